@@ -1,0 +1,27 @@
+"""Errors that a user can act on: one line that says what was given, what is accepted and what to do."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class UserError(ValueError):
+    """A mistake in what the user gave. The command line prints its message alone and exits with code 2."""
+
+
+def unknown(kind: str, name: str, accepted: Iterable[str]) -> UserError:
+    """The error for a name that is not registered, with the nearest accepted name.
+
+    Args:
+        kind: What is named ("recipe", "model", "objective", ...).
+        name: What was given.
+        accepted: Every accepted name.
+
+    Returns:
+        The error, to be raised by the caller.
+    """
+    names = sorted(accepted)
+    near = difflib.get_close_matches(name, names, n=1, cutoff=0.4)
+    hint = f"; did you mean {near[0]!r}?" if near else ""
+    return UserError(f"unknown {kind} {name!r}{hint} (accepted: {', '.join(names)})")

@@ -1,0 +1,10 @@
+"""Task distributions: what is learned from. Registered by name in `TASKS`."""
+
+from iclkit.tasks.base import DensityTask, Episodes, Law
+from iclkit.tasks.broad_mixtures import BroadMixtures
+from iclkit.tasks.gaussian_mixtures import GaussianMixtures
+from iclkit.tasks.mixtures import Mixtures
+
+TASKS: dict[str, type[DensityTask]] = {task.__name__: task for task in (GaussianMixtures, BroadMixtures)}
+
+__all__ = ["TASKS", "BroadMixtures", "DensityTask", "Episodes", "GaussianMixtures", "Law", "Mixtures"]

@@ -1,0 +1,54 @@
+"""What every task distribution over densities offers."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+
+class Law(Protocol):
+    """The distribution that one batch of episodes was drawn from, one law per episode."""
+
+    def log_prob(self, x: Float[Tensor, "B *points d"]) -> Float[Tensor, "B *points"]: ...
+
+    def sample(self, points: int, generator: torch.Generator | None = None) -> Float[Tensor, "B N d"]: ...
+
+
+@dataclass(frozen=True)
+class Episodes:
+    """A batch of datasets and, where the task can evaluate it, the law that each was drawn from.
+
+    Args:
+        x: The points.
+        law: The episodes' true densities; None for a task (a user's array, say) that does not know them.
+    """
+
+    x: Float[Tensor, "B N d"]
+    law: Law | None
+
+
+class DensityTask(ABC):
+    """A distribution over datasets. Members are frozen dataclasses, so that a recipe can name them completely."""
+
+    dim: int
+
+    @abstractmethod
+    def draw(self, episodes: int, points: int, generator: torch.Generator | None = None) -> Episodes:
+        """Draw a batch of episodes together with their laws.
+
+        Args:
+            episodes: How many datasets (B).
+            points: Points in each (N).
+            generator: Source of randomness; the same state gives the same episodes.
+        """
+
+    def sample(
+        self, episodes: int, points: int, generator: torch.Generator | None = None
+    ) -> Float[Tensor, "B N d"]:
+        """Draw a batch of datasets; arguments as in `draw`."""
+        return self.draw(episodes, points, generator).x
