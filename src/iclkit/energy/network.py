@@ -101,7 +101,11 @@ class EnergyTransformer(nn.Module):
         return self.query(self.encode(x), candidates, prefixes)
 
     def query(
-        self, context: EncodedContext, candidates: Float[Tensor, "B P K d"], prefixes: Tensor
+        self,
+        context: EncodedContext,
+        candidates: Float[Tensor, "B P K d"],
+        prefixes: Tensor,
+        twice: bool = False,
     ) -> Float[Tensor, "B P K"]:
         """Energies of candidates under prefixes of an encoded sequence.
 
@@ -109,13 +113,14 @@ class EnergyTransformer(nn.Module):
             context: What `encode` returned for the B sequences.
             candidates: Points to score, K for each of P prefixes.
             prefixes: Lengths of the prefixes, P integers in 0..N.
+            twice: Whether the energies must be twice differentiable (a loss on their gradient needs that).
         """
         batch, lengths, count, _ = candidates.shape
         per_query = prefixes.repeat_interleave(count)
         tokens = self.embedding(candidates.flatten(1, 2))
         if self.positions is not None:
             tokens = tokens + self.positions[per_query]
-        hidden = self.transformer.query(tokens, context.memories, per_query)
+        hidden = self.transformer.query(tokens, context.memories, per_query, twice)
         energy = self._read(hidden, candidates.flatten(1, 2))
         return energy.view(batch, lengths, count)
 

@@ -10,13 +10,14 @@ Shape letters: B episodes, N tokens, Q queries, W width, H heads, D = W / H.
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from iclkit.networks.query_attention import query_attention
 
 
 @dataclass(frozen=True)
@@ -51,15 +52,11 @@ class Attention(nn.Module):
         return self._merge(F.scaled_dot_product_attention(q, k, v, is_causal=True)), Memory(k, v)
 
     def query(
-        self, x: Float[Tensor, "B Q W"], memory: Memory, hidden: Bool[Tensor, "Q N"]
+        self, x: Float[Tensor, "B Q W"], memory: Memory, hidden: Bool[Tensor, "Q N"], twice: bool = False
     ) -> Float[Tensor, "B Q W"]:
         """Attention of each query over the stored tokens that are not hidden from it, and over itself."""
         q, k, v = self._split(x)
-        q = q / math.sqrt(q.shape[-1])
-        stored = (q @ memory.keys.mT).masked_fill(hidden, -math.inf)
-        own = (q * k).sum(-1, keepdim=True)
-        weights = torch.softmax(torch.cat([stored, own], -1), -1)
-        return self._merge(weights[..., :-1] @ memory.values + weights[..., -1:] * v)
+        return self._merge(query_attention(q, k, v, memory.keys, memory.values, hidden, twice))
 
 
 class Block(nn.Module):
@@ -78,9 +75,9 @@ class Block(nn.Module):
         return x + self.mlp(self.mlp_norm(x)), memory
 
     def query(
-        self, x: Float[Tensor, "B Q W"], memory: Memory, hidden: Bool[Tensor, "Q N"]
+        self, x: Float[Tensor, "B Q W"], memory: Memory, hidden: Bool[Tensor, "Q N"], twice: bool = False
     ) -> Float[Tensor, "B Q W"]:
-        x = x + self.attention.query(self.attention_norm(x), memory, hidden)
+        x = x + self.attention.query(self.attention_norm(x), memory, hidden, twice)
         return x + self.mlp(self.mlp_norm(x))
 
 
@@ -108,11 +105,14 @@ class Transformer(nn.Module):
         return self.norm(x), memories
 
     def query(
-        self, x: Float[Tensor, "B Q W"], memories: list[Memory], lengths: Tensor
+        self, x: Float[Tensor, "B Q W"], memories: list[Memory], lengths: Tensor, twice: bool = False
     ) -> Float[Tensor, "B Q W"]:
-        """Run queries against an encoded sequence; query i sees its first `lengths[i]` tokens and itself."""
+        """Run queries against an encoded sequence; query i sees its first `lengths[i]` tokens and itself.
+
+        `twice` asks for a result that can be differentiated twice, at some cost in speed.
+        """
         stored = memories[0].keys.shape[-2]
         hidden = torch.arange(stored, device=x.device) >= lengths[:, None]
         for block, memory in zip(self.blocks, memories, strict=True):
-            x = block.query(x, memory, hidden)
+            x = block.query(x, memory, hidden, twice)
         return self.norm(x)
