@@ -1,0 +1,99 @@
+"""Whitening by a context's own moments, shrunken: how a user's data reach a network trained on standard units."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from iclkit.errors import UserError
+
+
+@dataclass(frozen=True)
+class Whitening:
+    """The affine map z = matrix⁻¹ (x - mean), one for each context of a batch.
+
+    Args:
+        mean: Sample means.
+        matrix: Lower Cholesky factors of the shrunken covariances, so that units and correlations are both removed.
+    """
+
+    mean: Float[Tensor, "*batch d"]
+    matrix: Float[Tensor, "*batch d d"]
+
+    @staticmethod
+    def fit(context: Float[Tensor, "*batch n d"], constant: Literal["refuse", "keep"] = "refuse") -> Whitening:
+        """Fit to whole contexts.
+
+        The covariance is ((n - 1) S + 2 diag S) / (n + 1), with S the unbiased sample covariance: two points' worth
+        of belief in uncorrelated columns, so that two points in many dimensions whiten already. Fewer than two
+        points know no units and are taken as they are.
+
+        Args:
+            context: Points; n may be 0.
+            constant: What to do with a column that does not vary: "refuse", or "keep" its units.
+
+        Raises:
+            UserError: A constant column, if refused.
+        """
+        mask = torch.ones(1, context.shape[-2], dtype=context.dtype, device=context.device)
+        whitening = _fit(context, mask, constant)
+        return Whitening(whitening.mean.squeeze(-2), whitening.matrix.squeeze(-3))
+
+    @staticmethod
+    def fit_prefixes(
+        x: Float[Tensor, "*batch N d"], prefixes: Sequence[int], constant: Literal["refuse", "keep"] = "keep"
+    ) -> Whitening:
+        """Fit to prefixes of episodes: the batch shape of the result is [*batch, P]. Arguments as in `fit`."""
+        lengths = torch.tensor(list(prefixes), device=x.device)
+        mask = (torch.arange(x.shape[-2], device=x.device) < lengths[:, None]).to(x.dtype)
+        return _fit(x, mask, constant)
+
+    def forward(self, x: Float[Tensor, "*batch M d"]) -> Float[Tensor, "*batch M d"]:
+        """Points in the data's units to standard units."""
+        centred = (x - self.mean[..., None, :]).mT
+        return torch.linalg.solve_triangular(self.matrix, centred, upper=False).mT
+
+    def inverse(self, z: Float[Tensor, "*batch M d"]) -> Float[Tensor, "*batch M d"]:
+        """Points in standard units to the data's units."""
+        return z @ self.matrix.mT + self.mean[..., None, :]
+
+    @property
+    def log_det(self) -> Float[Tensor, "*batch"]:
+        """log |det matrix|: log p(x) = log p(z) - log_det."""
+        return self.matrix.diagonal(dim1=-2, dim2=-1).log().sum(-1)
+
+
+def _fit(x: Float[Tensor, "*batch N d"], mask: Float[Tensor, "P N"], constant: str) -> Whitening:
+    """Moments of the points that each row of the mask selects."""
+    dim = x.shape[-1]
+    count = mask.sum(-1)[:, None]
+    mean = mask @ x / count.clamp_min(1)
+    # Two passes, not sums of squares: a large mean would cancel all digits of a small variance.
+    centred = (x[..., None, :, :] - mean[..., None, :]) * mask[..., None]
+    scatter = centred.mT @ centred
+    variance = scatter.diagonal(dim1=-2, dim2=-1) / (count - 1).clamp_min(1)
+
+    # Exactly constant, judged by the values themselves: rounding of the mean leaves a constant column a variance.
+    selected = mask[..., None] > 0
+    spread = x[..., None, :, :].masked_fill(~selected, -torch.inf).amax(-2) - x[..., None, :, :].masked_fill(
+        ~selected, torch.inf
+    ).amin(-2)
+    varies = (spread > 0) & (variance > 0)
+    if constant == "refuse" and bool((~varies & (count > 1)).any()):
+        column = int((~varies & (count > 1)).flatten(0, -2).any(0).nonzero()[0])
+        raise UserError(f"column {column + 1} is constant in the context, so its units are unknown; drop it")
+
+    # S = scatter / (n - 1), so ((n - 1) S + 2 diag S) / (n + 1) is scatter / (n + 1) off the diagonal and
+    # variance on it.
+    both = varies[..., :, None] & varies[..., None, :]
+    off_diagonal = torch.where(both, scatter / (count + 1)[..., None], 0)
+    kept = torch.where(varies, variance, torch.ones_like(variance))
+    identity = torch.eye(dim, dtype=x.dtype, device=x.device)
+    covariance = off_diagonal * (1 - identity) + torch.diag_embed(kept)
+    mean = torch.where(count > 1, mean, torch.zeros_like(mean))
+    return Whitening(mean, torch.linalg.cholesky(covariance))

@@ -1,0 +1,119 @@
+"""Frozen dataclasses to JSON and back, directed by their type annotations.
+
+A member of a registered family (a task, an objective) carries its registered name beside its fields, so that a
+recipe on disk says which member it means. Everything else is a plain dictionary of fields. No pickle, no import
+of a name that a file supplies.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import types
+import typing
+from typing import Any, Union
+
+from iclkit.errors import UserError, unknown
+
+
+def families() -> dict[type, dict[str, type]]:
+    """The registered families by their base class; read anew each time, so that later registrations count."""
+    from iclkit.energy.objectives import OBJECTIVES, Objective
+    from iclkit.tasks import TASKS, DensityTask
+
+    return {DensityTask: dict(TASKS), Objective: dict(OBJECTIVES)}
+
+
+def encode(value: Any) -> Any:
+    """Turn a dataclass, with everything inside it, into what `json.dumps` takes."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        fields = {f.name: encode(getattr(value, f.name)) for f in dataclasses.fields(value) if f.init}
+        for members in families().values():
+            for name, member in members.items():
+                if type(value) is member:
+                    # "name" may be a field of the member's own; the tag must not hide it.
+                    return {"type": name, **fields}
+        return fields
+    if isinstance(value, (tuple, list)):
+        return [encode(item) for item in value]
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return value
+    raise TypeError(
+        f"a recipe holds numbers, strings, tuples and dataclasses only, given {type(value).__name__}"
+    )
+
+
+def decode(hint: Any, data: Any, where: str = "recipe") -> Any:
+    """Build a value of the annotated type from JSON data.
+
+    Args:
+        hint: A type annotation.
+        data: What `json.loads` returned.
+        where: Name of the place in the file, for error messages.
+
+    Returns:
+        The value.
+
+    Raises:
+        UserError: Data of another shape, unknown fields or unknown registered names.
+    """
+    origin = typing.get_origin(hint)
+    if origin in (Union, types.UnionType):
+        options = [option for option in typing.get_args(hint) if option is not type(None)]
+        if data is None and len(options) < len(typing.get_args(hint)):
+            return None
+        for option in options:
+            try:
+                return decode(option, data, where)
+            except UserError as error:
+                problem = error
+        raise problem
+    if origin is typing.Literal:
+        if data not in typing.get_args(hint):
+            raise unknown(where, str(data), map(str, typing.get_args(hint)))
+        return data
+    if origin is tuple:
+        return _decode_tuple(typing.get_args(hint), data, where)
+    if isinstance(hint, type):
+        for base, members in families().items():
+            if issubclass(hint, base):
+                return _decode_member(base, members, data, where)
+        if dataclasses.is_dataclass(hint):
+            return _decode_fields(hint, data, where)
+        if hint is float and isinstance(data, int) and not isinstance(data, bool):
+            return float(data)
+        if hint in (int, float, str, bool) and type(data) is hint:
+            return data
+    raise UserError(f"{where} must be of type {getattr(hint, '__name__', hint)}, given {data!r}")
+
+
+def _decode_tuple(hints: tuple[Any, ...], data: Any, where: str) -> tuple[Any, ...]:
+    if not isinstance(data, list):
+        raise UserError(f"{where} must be a list, given {data!r}")
+    if len(hints) == 2 and hints[1] is Ellipsis:
+        hints = (hints[0],) * len(data)
+    if len(hints) != len(data):
+        raise UserError(f"{where} must have {len(hints)} entries, given {len(data)}")
+    return tuple(decode(h, item, f"{where}[{i}]") for i, (h, item) in enumerate(zip(hints, data, strict=True)))
+
+
+def _decode_member(base: type, members: dict[str, type], data: Any, where: str) -> Any:
+    if not isinstance(data, dict) or not isinstance(data.get("type"), str):
+        raise UserError(f"{where} must be an object with a 'type' (accepted: {', '.join(sorted(members))})")
+    name = data["type"]
+    if name not in members:
+        raise unknown(base.__name__, name, members)
+    return _decode_fields(members[name], {key: item for key, item in data.items() if key != "type"}, where)
+
+
+def _decode_fields(kind: type, data: Any, where: str) -> Any:
+    if not isinstance(data, dict):
+        raise UserError(f"{where} must be an object, given {data!r}")
+    hints = typing.get_type_hints(kind)
+    accepted = {field.name for field in dataclasses.fields(kind) if field.init}
+    for name in data:
+        if name not in accepted:
+            raise unknown(f"field of {where}", name, accepted)
+    try:
+        return kind(**{name: decode(hints[name], item, f"{where}.{name}") for name, item in data.items()})
+    except TypeError as error:
+        raise UserError(f"{where} is incomplete: {error}") from None

@@ -1,0 +1,86 @@
+"""The optimisers of a recipe, their rates and their state as named tensors."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from iclkit.training.muon import Muon
+from iclkit.training.recipe import OptimizerConfig
+
+
+@dataclass(frozen=True)
+class _Part:
+    """One optimiser, the names of its parameters in order, and its rate before the schedule's factor."""
+
+    optimizer: torch.optim.Optimizer
+    names: tuple[str, ...]
+    rate: float
+
+
+class Optimizers:
+    """The optimisers of one network, stepped together.
+
+    Args:
+        network: Its parameters are updated in place.
+        config: Which optimisers, and their rates.
+    """
+
+    def __init__(self, network: nn.Module, config: OptimizerConfig) -> None:
+        parameters = dict(network.named_parameters())
+        inner = {name for name, p in parameters.items() if p.ndim == 2 and ".blocks." in f".{name}"}
+        parts: list[_Part] = []
+
+        def add(
+            optimizer: type[torch.optim.Optimizer], names: list[str], rate: float, **arguments: object
+        ) -> None:
+            if names:
+                made = optimizer([parameters[name] for name in names], lr=rate, **arguments)
+                parts.append(_Part(made, tuple(names), rate))
+
+        # fused: one kernel over all parameters, three times faster than the default on a CPU.
+        adam = {"betas": config.betas, "eps": config.eps, "fused": True}
+        if config.name == "adam":
+            add(torch.optim.Adam, list(parameters), config.rate, weight_decay=config.weight_decay, **adam)
+        else:
+            if config.name == "muon":
+                decay, momentum = config.matrix_weight_decay, config.momentum
+                matrices = [name for name in parameters if name in inner]
+                add(Muon, matrices, config.matrix_rate, momentum=momentum, weight_decay=decay)
+            rest = [name for name in parameters if config.name == "adamw" or name not in inner]
+            # Biases, gains and positions are not decayed: they multiply nothing that decay should keep small.
+            decayed = [name for name in rest if name.endswith("weight") and parameters[name].ndim == 2]
+            plain = [name for name in rest if name not in decayed]
+            add(torch.optim.AdamW, decayed, config.rate, weight_decay=config.weight_decay, **adam)
+            add(torch.optim.AdamW, plain, config.rate, weight_decay=0.0, **adam)
+        self._parts = parts
+
+    def step(self, factor: float) -> None:
+        """Update the parameters from their gradients, at the given factor of every learning rate."""
+        for part in self._parts:
+            for group in part.optimizer.param_groups:
+                group["lr"] = part.rate * factor
+            part.optimizer.step()
+
+    def tensors(self) -> dict[str, Tensor]:
+        """The state of all optimisers; keys are "parameter name:state name"."""
+        return {
+            f"{name}:{key}": value
+            for part in self._parts
+            for name, parameter in zip(part.names, part.optimizer.param_groups[0]["params"], strict=True)
+            for key, value in part.optimizer.state[parameter].items()
+        }
+
+    def load(self, tensors: dict[str, Tensor]) -> None:
+        """Put back what `tensors` returned."""
+        by_name: dict[str, dict[str, Tensor]] = {}
+        for key, value in tensors.items():
+            name, _, state = key.rpartition(":")
+            by_name.setdefault(name, {})[state] = value
+        for part in self._parts:
+            for name, parameter in zip(part.names, part.optimizer.param_groups[0]["params"], strict=True):
+                part.optimizer.state[parameter] = {
+                    key: value.to(parameter.device, copy=True) for key, value in by_name.get(name, {}).items()
+                }

@@ -1,0 +1,196 @@
+"""The recipe: a frozen description that fixes a training run completely, seed included."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import torch
+
+from iclkit.energy.network import EnergyTransformer
+from iclkit.energy.objectives import Objective
+from iclkit.errors import UserError
+from iclkit.tasks import DensityTask
+from iclkit.training import codec
+from iclkit.training.seeds import mix
+
+
+@dataclass(frozen=True, kw_only=True)
+class NetworkConfig:
+    """Arguments of `iclkit.energy.EnergyTransformer`, where each is explained."""
+
+    dim: int = 2
+    width: int = 128
+    layers: int = 6
+    heads: int = 8
+    mlp_ratio: int = 4
+    max_points: int = 64
+    positions: Literal["none", "learned"] = "none"
+    features: int = 0
+    wavelengths: tuple[float, float] = (1.0, 40.0)
+    base_std: float | None = None
+
+    def build(self, seed: int = 0) -> EnergyTransformer:
+        """A freshly initialised network, a function of `seed` alone; the global generator is left as it was."""
+        with torch.random.fork_rng(devices=[]):
+            torch.random.default_generator.manual_seed(mix(seed, "weights"))
+            return EnergyTransformer(**dataclasses.asdict(self))
+
+
+@dataclass(frozen=True, kw_only=True)
+class OptimizerConfig:
+    """How gradients become steps.
+
+    Args:
+        name: "adamw"; "adam" (weight decay added to the gradient, as published); or "muon" (Muon for the weight
+            matrices of the transformer's blocks, AdamW for everything else).
+        rate: Learning rate of Adam or AdamW.
+        matrix_rate: Learning rate of Muon.
+        weight_decay: Weight decay of Adam and AdamW. AdamW decays matrices alone; Adam, as published, everything.
+        matrix_weight_decay: Decoupled weight decay of Muon.
+        betas: Averaging rates of Adam and AdamW.
+        eps: Denominator constant of Adam and AdamW.
+        momentum: Averaging rate of Muon.
+        clip: Largest norm of the whole gradient, which is scaled down to it; None for no clipping.
+    """
+
+    name: Literal["adamw", "adam", "muon"] = "adamw"
+    rate: float = 1e-3
+    matrix_rate: float = 2e-2
+    weight_decay: float = 0.0
+    matrix_weight_decay: float = 0.0
+    betas: tuple[float, float] = (0.9, 0.999)
+    eps: float = 1e-8
+    momentum: float = 0.95
+    clip: float | None = 1.0
+
+    def __post_init__(self) -> None:
+        if self.name not in ("adamw", "adam", "muon"):
+            raise UserError(f"optimizer.name must be adamw, adam or muon, given {self.name!r}")
+        if not (self.rate > 0 and self.matrix_rate > 0):
+            raise UserError(f"learning rates must be positive, given {self.rate} and {self.matrix_rate}")
+        if self.clip is not None and not self.clip > 0:
+            raise UserError(f"optimizer.clip must be positive or None, given {self.clip}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Schedule:
+    """The factor on all learning rates over a run; in fractions of the run, so that it rescales with `steps`.
+
+    Args:
+        warmup: Share of the run over which the factor rises linearly from 0 to 1.
+        decay: Share of the run, at its end, over which the factor falls to `final`.
+        shape: How it falls: "constant" (it does not), "linear" or "cosine".
+        final: The factor at the end.
+    """
+
+    warmup: float = 0.02
+    decay: float = 1.0
+    shape: Literal["constant", "linear", "cosine"] = "linear"
+    final: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not (0 <= self.warmup <= 1 and 0 <= self.decay <= 1 and 0 <= self.final <= 1):
+            raise UserError(
+                "schedule.warmup, decay and final must lie in [0, 1], "
+                f"given {self.warmup}, {self.decay} and {self.final}"
+            )
+        if self.shape not in ("constant", "linear", "cosine"):
+            raise UserError(f"schedule.shape must be constant, linear or cosine, given {self.shape!r}")
+
+    def factor(self, step: int, steps: int) -> float:
+        """The factor on the rates of update number `step` (0 is the first) of `steps`."""
+        warmup = self.warmup * steps
+        rise = min(1.0, (step + 1) / warmup) if warmup > 0 else 1.0
+        if self.shape == "constant":
+            return rise
+        # Decay never starts before the warm-up has ended.
+        start = max((1 - self.decay) * steps, warmup)
+        progress = min(1.0, max(0.0, (step - start) / max(steps - start, 1)))
+        level = 1 - progress if self.shape == "linear" else 0.5 * (1 + math.cos(math.pi * progress))
+        return rise * (self.final + (1 - self.final) * level)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """Everything that decides the weights at the end of a training run.
+
+    Args:
+        name: Name of the recipe, and of the model that it trains.
+        task: What is learned from.
+        objective: What is minimised.
+        network: What learns.
+        optimizer: How gradients become steps.
+        schedule: Course of the learning rates.
+        episodes: Datasets in one micro-batch, over all processes; each process draws an equal share.
+        accumulate: Micro-batches whose gradients are averaged into one update.
+        points: Points in each dataset (N).
+        steps: Updates of the weights.
+        seed: Seed of the initial weights and of every batch.
+        ema: Decay of the exponential moving average of the weights, which is then what is exported; None for none.
+        standardise: Whether the trained model whitens a user's data by the context's own moments.
+        checkpoint_every: Updates between checkpoints.
+        log_every: Updates between lines of `metrics.jsonl`.
+
+    Raises:
+        UserError: Numbers that make no run.
+    """
+
+    name: str
+    task: DensityTask
+    objective: Objective
+    network: NetworkConfig = field(default_factory=NetworkConfig)
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    schedule: Schedule = field(default_factory=Schedule)
+    episodes: int = 32
+    accumulate: int = 1
+    points: int = 32
+    steps: int = 1000
+    seed: int = 0
+    ema: float | None = None
+    standardise: bool = False
+    checkpoint_every: int = 500
+    log_every: int = 20
+
+    def __post_init__(self) -> None:
+        for name in ("episodes", "accumulate", "points", "steps", "checkpoint_every", "log_every"):
+            if getattr(self, name) < 1:
+                raise UserError(f"{name} must be at least 1, given {getattr(self, name)}")
+        if self.ema is not None and not 0 < self.ema < 1:
+            raise UserError(f"ema must lie strictly between 0 and 1, or be None, given {self.ema}")
+        if self.task.dim != self.network.dim:
+            raise UserError(f"network.dim is {self.network.dim} but the task's points have dim {self.task.dim}")
+        if self.points > self.network.max_points + 1:
+            raise UserError(
+                f"points = {self.points} give contexts of up to {self.points - 1} points, "
+                f"but network.max_points is {self.network.max_points}; raise one or lower the other"
+            )
+
+    def to_dict(self) -> dict[str, Any]:
+        """The recipe as JSON data."""
+        return codec.encode(self)
+
+    def to_json(self) -> str:
+        """The recipe as JSON text; `from_json` gives an equal recipe back."""
+        return json.dumps(self.to_dict(), indent=2) + "\n"
+
+    @staticmethod
+    def from_dict(data: Any) -> Recipe:
+        """The recipe that `to_dict` was called on."""
+        return codec.decode(Recipe, data)
+
+    @staticmethod
+    def from_json(text: str) -> Recipe:
+        """The recipe that `to_json` was called on.
+
+        Raises:
+            UserError: No JSON, or no recipe.
+        """
+        try:
+            data = json.loads(text)
+        except json.JSONDecodeError as error:
+            raise UserError(f"the recipe is not valid JSON ({error})") from None
+        return Recipe.from_dict(data)

@@ -1,0 +1,228 @@
+"""A training run on disk: started, stopped at any moment, resumed, never half written.
+
+recipe.json       the resolved recipe
+environment.json  versions, processor and threads of every start of the run
+metrics.jsonl     one line every `log_every` updates, each the mean since the line before
+checkpoints/step-XXXXXXXX/   weights, optimizer, average, objective (.safetensors) and state.json
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from iclkit.errors import UserError
+from iclkit.training import checkpoint as checkpoints
+from iclkit.training import environment, files
+from iclkit.training.checkpoint import Checkpoint
+from iclkit.training.distributed import World, join_world
+from iclkit.training.progress import progress as make_progress
+from iclkit.training.recipe import Recipe
+from iclkit.training.recipes import recipe_named
+from iclkit.training.trainer import Trainer, TrainingError
+
+_LOCK = ".lock"
+
+
+def train(
+    recipe: Recipe | str,
+    out: str | Path,
+    *,
+    resume: bool = False,
+    steps: int | None = None,
+    progress: bool = True,
+    stop_after: int | None = None,
+    device: torch.device | str | None = None,
+) -> Path:
+    """Carry out a recipe. Under torchrun, call it in every process.
+
+    Stopped at any moment, even by SIGKILL, and called again with `resume`, it ends with the weights, bit for bit,
+    of a run that was never stopped (on a CPU, with the same number of threads and processes).
+
+    Args:
+        recipe: The recipe, or the name of a registered one.
+        out: The run's folder; must be new or empty, or hold this very run if `resume`.
+        resume: Go on from the last checkpoint; from the start where there is none.
+        steps: Replaces the recipe's number of updates; its schedule rescales.
+        progress: Show progress on the error stream.
+        stop_after: Write a checkpoint and return after this many updates in all.
+        device: Where to compute; the process's GPU where there is one, else the CPU.
+
+    Returns:
+        The run's folder.
+
+    Raises:
+        UserError: Another run in the folder, or a checkpoint that cannot be read.
+        TrainingError: The loss or its gradient is not finite.
+    """
+    if isinstance(recipe, str):
+        recipe = recipe_named(recipe)
+    if steps is not None:
+        recipe = dataclasses.replace(recipe, steps=steps)
+    out = Path(out)
+    with join_world(device) as world:
+        # Built before anything is written: a recipe that cannot run leaves no folder behind.
+        run = _Run(recipe, out, world)
+        with _hold(out, world, recipe, resume):
+            if resume:
+                run.resume()
+            world.lead(run.announce)
+            end = recipe.steps if stop_after is None else min(stop_after, recipe.steps)
+            run.go(end, progress and world.leads)
+    return out
+
+
+class _Run:
+    """A trainer, its folder, and the means since the last line of metrics."""
+
+    def __init__(self, recipe: Recipe, out: Path, world: World) -> None:
+        self.recipe, self.out, self.world = recipe, out, world
+        self.trainer = Trainer(recipe, world)
+        self.sums: dict[str, float] = {}
+        self.count = 0
+        self.seconds = 0.0
+
+    def resume(self) -> None:
+        found = checkpoints.found(self.out)
+        if found:
+            last = checkpoints.load(found[-1])
+            if last.info["processes"] != self.world.size:
+                raise UserError(
+                    f"{self.out} was trained by {last.info['processes']} processes, this is a run of "
+                    f"{self.world.size}; resume it with as many"
+                )
+            self.trainer.load(last.step, last.tensors)
+            self.sums, self.count = last.info["sums"], last.info["count"]
+            self.seconds = last.info["seconds"]
+
+    def announce(self) -> None:
+        """Note this start of the run, and forget metrics of updates that will be done again."""
+        path = self.out / "environment.json"
+        starts = files.read_json(path)["starts"] if path.exists() else []
+        starts.append({"step": self.trainer.step, **environment.describe(self.world)})
+        files.write_file(path, files.json_bytes({"starts": starts}))
+        metrics = self.out / "metrics.jsonl"
+        if metrics.exists():
+            files.write_file(metrics, _lines_until(metrics.read_bytes(), self.trainer.step))
+
+    def go(self, end: int, show: bool) -> None:
+        recipe, trainer = self.recipe, self.trainer
+        first, start, before = trainer.step, time.monotonic(), self.seconds
+        with make_progress(recipe.name, recipe.steps, show) as display:
+            while trainer.step < end:
+                try:
+                    values = trainer.update()
+                except TrainingError as error:
+                    raise TrainingError(f"{error}; {self._last_good()}") from None
+                self.seconds = before + time.monotonic() - start
+                self.count += 1
+                for name, value in values.items():
+                    self.sums[name] = self.sums.get(name, 0.0) + value
+                speed = (trainer.step - first) / max(time.monotonic() - start, 1e-9)
+                display.show(trainer.step, self.sums["loss"] / self.count, speed)
+                if trainer.step % recipe.log_every == 0 or trainer.step == recipe.steps:
+                    self._log(speed)
+                if trainer.step % recipe.checkpoint_every == 0 or trainer.step == end:
+                    self._save()
+
+    def _log(self, speed: float) -> None:
+        means = {name: total / self.count for name, total in self.sums.items()}
+        self.sums, self.count = {}, 0
+        line = {"step": self.trainer.step, **means, "seconds": self.seconds, "steps_per_second": speed}
+        if self.world.leads:
+            with (self.out / "metrics.jsonl").open("ab") as file:
+                file.write(json.dumps(line).encode() + b"\n")
+
+    def _save(self) -> None:
+        tensors = self.trainer.tensors()
+        info = {
+            "processes": self.world.size,
+            "seconds": self.seconds,
+            "sums": self.sums,
+            "count": self.count,
+        }
+        saved = Checkpoint(self.trainer.step, info, tensors)
+        self.world.lead(lambda: checkpoints.save(self.out, saved))
+
+    def _last_good(self) -> str:
+        found = checkpoints.found(self.out)
+        return f"last good checkpoint: {found[-1]}" if found else "no checkpoint had been written"
+
+
+def _lines_until(content: bytes, step: int) -> bytes:
+    """The complete lines of a metrics file up to a step."""
+    kept = []
+    for line in content.splitlines(keepends=True):
+        try:
+            whole = line.endswith(b"\n") and json.loads(line)["step"] <= step
+        except (json.JSONDecodeError, KeyError, TypeError):
+            whole = False
+        if not whole:
+            break
+        kept.append(line)
+    return b"".join(kept)
+
+
+@contextlib.contextmanager
+def _hold(out: Path, world: World, recipe: Recipe, resume: bool) -> Iterator[None]:
+    """Claim the folder for this run, or refuse it; nobody else can train in it meanwhile."""
+    with contextlib.ExitStack() as stack:
+        world.lead(lambda: _claim(out, recipe, resume, stack))
+        yield
+
+
+def _claim(out: Path, recipe: Recipe, resume: bool, stack: contextlib.ExitStack) -> None:
+    if out.exists() and not out.is_dir():
+        raise UserError(f"{out} is a file; name a folder for the run")
+    written = out / "recipe.json"
+    strangers = [p.name for p in out.iterdir() if not p.name.startswith(".")] if out.is_dir() else []
+    if not written.exists() and strangers:
+        raise UserError(f"{out} is not empty and holds no run; name a new folder")
+    if written.exists():
+        if not resume:
+            raise UserError(f"{out} already holds a run; go on with it by --resume, or name a new folder")
+        _compare(files.read_json(written), recipe.to_dict(), out)
+    out.mkdir(parents=True, exist_ok=True)
+    stack.enter_context(_locked(out / _LOCK))
+    # Only now is it certain that nobody is writing.
+    for folder in (out, out / "checkpoints"):
+        files.sweep(folder)
+    if not written.exists():
+        files.write_file(written, recipe.to_json().encode())
+
+
+def _compare(theirs: Any, ours: Any, out: Path, where: str = "") -> None:
+    """Refuse to go on with a run of another recipe; the first field that differs is named."""
+    if isinstance(theirs, dict) and isinstance(ours, dict):
+        for name in dict.fromkeys([*ours, *theirs]):
+            _compare(theirs.get(name), ours.get(name), out, f"{where}.{name}" if where else name)
+    elif theirs != ours:
+        raise UserError(
+            f"{out} holds another run: its {where} is {theirs!r}, yours {ours!r}; "
+            "give the same recipe, or name a new folder"
+        )
+
+
+@contextlib.contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    """Hold a lock that the system lets go when the process ends, however it ends."""
+    try:
+        import fcntl
+    except ImportError:  # no such locks on Windows
+        yield
+        return
+    with path.open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise UserError(
+                f"another process is training in {path.parent}; wait for it or name a new folder"
+            ) from None
+        yield

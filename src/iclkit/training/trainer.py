@@ -1,0 +1,187 @@
+"""The training step: everything that changes from update to update, and nothing of files or screens."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from typing import TypeVar
+
+import torch
+from torch import Tensor
+
+from iclkit.energy.network import EnergyTransformer
+from iclkit.errors import UserError
+from iclkit.tasks import Episodes
+from iclkit.training import seeds
+from iclkit.training.distributed import World
+from iclkit.training.optimizers import Optimizers
+from iclkit.training.recipe import Recipe
+
+T = TypeVar("T")
+
+
+class TrainingError(UserError):
+    """A run that cannot go on. Names the step, the seeds of its batches and the last good checkpoint."""
+
+
+def draw_batch(recipe: Recipe, step: int, slot: int = 0, processes: int = 1) -> Episodes:
+    """The data of one micro-batch, as training draws it: to look at the batch that an error names.
+
+    Args:
+        recipe: The run.
+        step: Number of the update; the first is 0.
+        slot: Number of the micro-batch within the step, over all processes.
+        processes: How many processes share the recipe's episodes.
+    """
+    generator = seeds.generator(seeds.batch_seed(recipe.seed, step, slot))
+    return recipe.task.draw(recipe.episodes // processes, recipe.points, generator)
+
+
+def _move(value: T, device: torch.device) -> T:
+    """Move every tensor inside a dataclass (an episode batch with its law)."""
+    if isinstance(value, Tensor):
+        return value.to(device, non_blocking=True)
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        fields = [field.name for field in dataclasses.fields(value) if field.init]
+        return dataclasses.replace(value, **{name: _move(getattr(value, name), device) for name in fields})
+    return value
+
+
+class Trainer:
+    """The state of a training run, and the update that carries it one step further.
+
+    Args:
+        recipe: The run.
+        world: The processes that share it; by default this one alone, on the CPU.
+
+    Raises:
+        UserError: Episodes that the processes cannot share equally.
+    """
+
+    def __init__(self, recipe: Recipe, world: World | None = None) -> None:
+        self.recipe = recipe
+        self.world = world or World(0, 1, torch.device("cpu"))
+        if recipe.episodes % self.world.size:
+            raise UserError(
+                f"{recipe.episodes} episodes cannot be shared equally by {self.world.size} processes; "
+                "make episodes a multiple of them"
+            )
+        self.step = 0
+        self.network: EnergyTransformer = recipe.network.build(recipe.seed).to(self.world.device)
+        self.optimizers = Optimizers(self.network, recipe.optimizer)
+        self.average: dict[str, Tensor] | None = None
+        if recipe.ema is not None:
+            self.average = {name: p.detach().clone() for name, p in self.network.named_parameters()}
+        # One state for each micro-batch of this process: a chain that persists stays in its own place.
+        self.objective_states: list[dict[str, Tensor]] = [{} for _ in range(recipe.accumulate)]
+
+    def update(self) -> dict[str, float]:
+        """Do one update.
+
+        Returns:
+            "loss", "gradient_norm" (before clipping), "rate_factor" and the objective's own metrics, averaged
+            over the step's micro-batches in all processes.
+
+        Raises:
+            TrainingError: The loss or the gradient is not finite; the weights are as before.
+        """
+        recipe, world = self.recipe, self.world
+        parameters = list(self.network.parameters())
+        for parameter in parameters:
+            parameter.grad = None
+        totals: dict[str, Tensor] = {}
+        slots = []
+        for micro in range(recipe.accumulate):
+            slots.append(world.rank * recipe.accumulate + micro)
+            metrics = self._accumulate(micro, slots[-1])
+            for name, value in metrics.items():
+                totals[name] = totals.get(name, torch.zeros_like(value)) + value / recipe.accumulate
+        gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
+        for parameter, gradient in zip(parameters, gradients, strict=True):
+            parameter.grad = gradient
+        names = list(totals)
+        values = torch.stack([totals[name] for name in names])
+        world.mean_([*gradients, values])
+
+        norm = torch.nn.utils.get_total_norm(gradients)
+        # One exchange with the device for everything that the host must know.
+        *numbers, size = torch.cat([values, norm[None]]).tolist()
+        if not (math.isfinite(size) and all(map(math.isfinite, numbers))):
+            self._stop({**dict(zip(names, numbers, strict=True)), "gradient norm": size})
+        clip = recipe.optimizer.clip
+        if clip is not None and size > clip:
+            torch._foreach_mul_(gradients, clip / size)
+        factor = recipe.schedule.factor(self.step, recipe.steps)
+        self.optimizers.step(factor)
+        self._update_average(parameters)
+        self.step += 1
+        return {**dict(zip(names, numbers, strict=True)), "gradient_norm": size, "rate_factor": factor}
+
+    def _accumulate(self, micro: int, slot: int) -> dict[str, Tensor]:
+        """Add the gradient of one micro-batch; return its loss and metrics."""
+        recipe, device = self.recipe, self.world.device
+        seed = seeds.batch_seed(recipe.seed, self.step, slot)
+        generator = seeds.generator(seed)
+        episodes = recipe.task.draw(recipe.episodes // self.world.size, recipe.points, generator)
+        if device.type != "cpu":
+            # Tasks draw on the CPU, so that data do not depend on the device; an objective's own draws are made
+            # where it computes.
+            episodes = _move(episodes, device)
+            generator = seeds.generator(seeds.mix(seed, "objective"), device)
+        loss, metrics, state = recipe.objective(self.network, episodes, generator, self.objective_states[micro])
+        self.objective_states[micro] = {name: value.detach() for name, value in state.items()}
+        (loss / recipe.accumulate).backward()
+        return {name: value.detach().float() for name, value in {"loss": loss, **metrics}.items()}
+
+    def _update_average(self, parameters: list[torch.nn.Parameter]) -> None:
+        if self.average is not None and self.recipe.ema is not None:
+            # Early on the average follows closely, so that it never holds the initial weights for long.
+            decay = min(self.recipe.ema, (1 + self.step) / (10 + self.step))
+            with torch.no_grad():
+                torch._foreach_lerp_(list(self.average.values()), parameters, 1 - decay)
+
+    def _stop(self, values: dict[str, float]) -> None:
+        wrong = ", ".join(f"{name} = {value}" for name, value in values.items() if not math.isfinite(value))
+        slots = range(self.recipe.accumulate * self.world.size)
+        drawn = ", ".join(str(seeds.batch_seed(self.recipe.seed, self.step, slot)) for slot in slots)
+        raise TrainingError(f"step {self.step}: {wrong}; batch seed {drawn}")
+
+    def weights(self) -> dict[str, Tensor]:
+        """The weights to use: the moving average where the recipe asks for one."""
+        return self.average if self.average is not None else dict(self.network.named_parameters())
+
+    def tensors(self) -> dict[str, dict[str, Tensor]]:
+        """Everything that a resumed run needs, by file. A collective call: every process must make it."""
+        states = {
+            f"{micro}.{name}": value
+            for micro, state in enumerate(self.objective_states)
+            for name, value in state.items()
+        }
+        files = {
+            "weights": dict(self.network.named_parameters()),
+            "optimizer": self.optimizers.tensors(),
+            "objective": {
+                f"{rank}.{name}": value
+                for rank, member in enumerate(self.world.gather(states))
+                for name, value in member.items()
+            },
+        }
+        if self.average is not None:
+            files["average"] = self.average
+        return files  # pyright: ignore[reportReturnType]
+
+    def load(self, step: int, files: dict[str, dict[str, Tensor]]) -> None:
+        """Put back what `tensors` returned after `step` updates."""
+        self.step = step
+        with torch.no_grad():
+            for name, parameter in self.network.named_parameters():
+                parameter.copy_(files["weights"][name])
+            if self.average is not None:
+                for name, value in self.average.items():
+                    value.copy_(files["average"][name])
+        self.optimizers.load(files["optimizer"])
+        self.objective_states = [{} for _ in range(self.recipe.accumulate)]
+        for key, value in files["objective"].items():
+            rank, micro, name = key.split(".", 2)
+            if int(rank) == self.world.rank:
+                self.objective_states[int(micro)][name] = value.to(self.world.device)
