@@ -1,4 +1,4 @@
-"""Whitening by a context's own moments, shrunken: how a user's data reach a network trained on standard units."""
+"""Whitening by a context's own shrunken moments: how data reach a network trained on standard units."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Whitening:
 
     Args:
         mean: Sample means.
-        matrix: Lower Cholesky factors of the shrunken covariances, so that units and correlations are both removed.
+        matrix: Lower Cholesky factors of the shrunken covariances; both units and correlations are removed.
     """
 
     mean: Float[Tensor, "*batch d"]
@@ -29,9 +29,9 @@ class Whitening:
     def fit(context: Float[Tensor, "*batch n d"], constant: Literal["refuse", "keep"] = "refuse") -> Whitening:
         """Fit to whole contexts.
 
-        The covariance is ((n - 1) S + 2 diag S) / (n + 1), with S the unbiased sample covariance: two points' worth
-        of belief in uncorrelated columns, so that two points in many dimensions whiten already. Fewer than two
-        points know no units and are taken as they are.
+        The covariance is ((n - 1) S + 2 diag S) / (n + 1), with S the unbiased sample covariance: two points'
+        worth of belief in uncorrelated columns, so that two points in many dimensions whiten already. Fewer
+        than two points know no units and are taken as they are.
 
         Args:
             context: Points; n may be 0.
@@ -78,7 +78,7 @@ def _fit(x: Float[Tensor, "*batch N d"], mask: Float[Tensor, "P N"], constant: s
     scatter = centred.mT @ centred
     variance = scatter.diagonal(dim1=-2, dim2=-1) / (count - 1).clamp_min(1)
 
-    # Exactly constant, judged by the values themselves: rounding of the mean leaves a constant column a variance.
+    # Judged by the values themselves: rounding of the mean leaves a constant column some variance.
     selected = mask[..., None] > 0
     spread = x[..., None, :, :].masked_fill(~selected, -torch.inf).amax(-2) - x[..., None, :, :].masked_fill(
         ~selected, torch.inf
