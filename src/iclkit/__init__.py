@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
-# Public functions and where they live. They are imported on first use (PEP 562), so that a bare import is cheap.
+# Public functions and where they live; imported on first use (PEP 562), so that a bare import is cheap.
 _FUNCTIONS = {"load": "iclkit.training.models"}
 _PACKAGES = ("analysis", "energy", "estimators", "learners", "networks", "report", "tasks", "training")
 

@@ -1,4 +1,4 @@
-"""Checkpoints of a run: folders that appear whole or not at all, safetensors for tensors and JSON for the rest."""
+"""Checkpoints of a run: folders that appear whole or not at all; safetensors for tensors, JSON for the rest."""
 
 from __future__ import annotations
 

@@ -61,12 +61,8 @@ def decode(hint: Any, data: Any, where: str = "recipe") -> Any:
         options = [option for option in typing.get_args(hint) if option is not type(None)]
         if data is None and len(options) < len(typing.get_args(hint)):
             return None
-        for option in options:
-            try:
-                return decode(option, data, where)
-            except UserError as error:
-                problem = error
-        raise problem
+        # Unions of the recipes are "something or None" alone.
+        return decode(options[0], data, where)
     if origin is typing.Literal:
         if data not in typing.get_args(hint):
             raise unknown(where, str(data), map(str, typing.get_args(hint)))

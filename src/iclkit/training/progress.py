@@ -4,22 +4,6 @@ from __future__ import annotations
 
 import sys
 import time
-from types import TracebackType
-from typing import Protocol
-
-
-class Progress(Protocol):
-    """A context manager that is told of every update."""
-
-    def __enter__(self) -> Progress: ...
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None: ...
-
-    def show(self, step: int, loss: float, speed: float) -> None:
-        """Tell of the updates done so far, the loss lately and the updates per second lately."""
-        ...
 
 
 def duration(seconds: float) -> str:
@@ -28,38 +12,43 @@ def duration(seconds: float) -> str:
     return f"{hours}:{rest // 60:02d}:{rest % 60:02d}" if hours else f"{rest // 60}:{rest % 60:02d}"
 
 
-class Silent:
-    """Shows nothing."""
+class Progress:
+    """Shows nothing; what all displays offer. A context manager that is told of every update."""
 
-    def __enter__(self) -> Silent:
+    def __enter__(self) -> Progress:
         return self
 
-    def __exit__(self, *_: object) -> None: ...
+    def __exit__(self, *_: object) -> None:
+        return
 
-    def show(self, step: int, loss: float, speed: float) -> None: ...
+    def show(self, step: int, loss: float, speed: float) -> None:
+        """Tell of the updates done so far, the loss lately and the updates per second."""
 
 
-class Lines(Silent):
-    """One plain line every few seconds, for logs and pipes."""
+class Lines(Progress):
+    """One plain line every few seconds, for logs and pipes.
+
+    Args:
+        name: What the lines begin with.
+        steps: Updates in the whole run.
+        every: Seconds between lines; the last update always has one.
+    """
 
     def __init__(self, name: str, steps: int, every: float = 10.0) -> None:
         self._name, self._steps, self._every = name, steps, every
-        self._next = 0.0
+        self._next = time.monotonic() + every
 
     def show(self, step: int, loss: float, speed: float) -> None:
         if time.monotonic() < self._next and step < self._steps:
             return
         self._next = time.monotonic() + self._every
         left = duration((self._steps - step) / speed)
-        print(
-            f"{self._name}: step {step}/{self._steps}  loss {loss:.4f}  {speed:.2f} steps/s  {left} left",
-            file=sys.stderr,
-            flush=True,
-        )
+        line = f"{self._name}: step {step}/{self._steps}  loss {loss:.4f}  {speed:.2f} steps/s  {left} left"
+        print(line, file=sys.stderr, flush=True)
 
 
-class Bar:
-    """A progress bar with loss, speed and time left."""
+class Bar(Progress):
+    """A progress bar with loss, speed and time left; arguments as of `Lines`."""
 
     def __init__(self, name: str, steps: int) -> None:
         from rich.console import Console
@@ -76,7 +65,7 @@ class Bar:
         )
         self._task = self._bar.add_task(name, total=steps, loss="-", speed="-", left="-")
 
-    def __enter__(self) -> Bar:
+    def __enter__(self) -> Progress:
         self._bar.start()
         return self
 
@@ -88,8 +77,8 @@ class Bar:
         self._bar.update(self._task, completed=step, loss=f"{loss:.4f}", speed=f"{speed:.2f}", left=left)
 
 
-def progress(name: str, steps: int, show: bool) -> Progress:
+def progress_display(name: str, steps: int, show: bool) -> Progress:
     """The right display for this process."""
     if not show:
-        return Silent()
+        return Progress()
     return Bar(name, steps) if sys.stderr.isatty() else Lines(name, steps)

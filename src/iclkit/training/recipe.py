@@ -36,7 +36,7 @@ class NetworkConfig:
     def build(self, seed: int = 0) -> EnergyTransformer:
         """A freshly initialised network, a function of `seed` alone; the global generator is left as it was."""
         with torch.random.fork_rng(devices=[]):
-            torch.random.default_generator.manual_seed(mix(seed, "weights"))
+            torch.default_generator.manual_seed(mix(seed, "weights"))
             return EnergyTransformer(**dataclasses.asdict(self))
 
 
@@ -49,7 +49,7 @@ class OptimizerConfig:
             matrices of the transformer's blocks, AdamW for everything else).
         rate: Learning rate of Adam or AdamW.
         matrix_rate: Learning rate of Muon.
-        weight_decay: Weight decay of Adam and AdamW. AdamW decays matrices alone; Adam, as published, everything.
+        weight_decay: Weight decay of Adam and AdamW. AdamW decays matrices alone; Adam, as published, all.
         matrix_weight_decay: Decoupled weight decay of Muon.
         betas: Averaging rates of Adam and AdamW.
         eps: Denominator constant of Adam and AdamW.
@@ -130,7 +130,7 @@ class Recipe:
         points: Points in each dataset (N).
         steps: Updates of the weights.
         seed: Seed of the initial weights and of every batch.
-        ema: Decay of the exponential moving average of the weights, which is then what is exported; None for none.
+        ema: Decay of the moving average of the weights, which is then what is exported; None for none.
         standardise: Whether the trained model whitens a user's data by the context's own moments.
         checkpoint_every: Updates between checkpoints.
         log_every: Updates between lines of `metrics.jsonl`.

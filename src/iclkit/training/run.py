@@ -23,7 +23,7 @@ from iclkit.training import checkpoint as checkpoints
 from iclkit.training import environment, files
 from iclkit.training.checkpoint import Checkpoint
 from iclkit.training.distributed import World, join_world
-from iclkit.training.progress import progress as make_progress
+from iclkit.training.progress import progress_display
 from iclkit.training.recipe import Recipe
 from iclkit.training.recipes import recipe_named
 from iclkit.training.trainer import Trainer, TrainingError
@@ -43,8 +43,8 @@ def train(
 ) -> Path:
     """Carry out a recipe. Under torchrun, call it in every process.
 
-    Stopped at any moment, even by SIGKILL, and called again with `resume`, it ends with the weights, bit for bit,
-    of a run that was never stopped (on a CPU, with the same number of threads and processes).
+    Stopped at any moment, even by SIGKILL, and called again with `resume`, it ends with the weights of a run
+    that was never stopped, bit for bit (on a CPU, with the same numbers of threads and processes).
 
     Args:
         recipe: The recipe, or the name of a registered one.
@@ -115,7 +115,7 @@ class _Run:
     def go(self, end: int, show: bool) -> None:
         recipe, trainer = self.recipe, self.trainer
         first, start, before = trainer.step, time.monotonic(), self.seconds
-        with make_progress(recipe.name, recipe.steps, show) as display:
+        with progress_display(recipe.name, recipe.steps, show) as display:
             while trainer.step < end:
                 try:
                     values = trainer.update()

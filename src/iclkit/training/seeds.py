@@ -1,9 +1,9 @@
 """Seeds of everything random in a training run, each a pure function of what it is for.
 
-A batch is a function of (recipe seed, step, slot). The slots of a step are its micro-batches over all processes:
-with W processes that accumulate A micro-batches each, process r draws slots r·A .. r·A + A − 1. No generator
-outlives its batch, so a resumed run needs no generator state, and W processes see exactly the batches that one
-process with W·A micro-batches of the same size would see.
+A batch is a function of (recipe seed, step, slot). The slots of a step are its micro-batches over all
+processes: of W processes that accumulate A micro-batches each, process r draws slots r·A .. r·A + A − 1. No
+generator outlives its batch, so a resumed run needs no generator state, and W processes see exactly the batches
+that one process with W·A micro-batches of the same size would see.
 """
 
 from __future__ import annotations

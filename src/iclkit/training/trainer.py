@@ -40,7 +40,7 @@ def draw_batch(recipe: Recipe, step: int, slot: int = 0, processes: int = 1) -> 
 def _move(value: T, device: torch.device) -> T:
     """Move every tensor inside a dataclass (an episode batch with its law)."""
     if isinstance(value, Tensor):
-        return value.to(device, non_blocking=True)
+        return value.to(device, non_blocking=True)  # pyright: ignore[reportReturnType]
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         fields = [field.name for field in dataclasses.fields(value) if field.init]
         return dataclasses.replace(value, **{name: _move(getattr(value, name), device) for name in fields})
@@ -108,9 +108,8 @@ class Trainer:
         *numbers, size = torch.cat([values, norm[None]]).tolist()
         if not (math.isfinite(size) and all(map(math.isfinite, numbers))):
             self._stop({**dict(zip(names, numbers, strict=True)), "gradient norm": size})
-        clip = recipe.optimizer.clip
-        if clip is not None and size > clip:
-            torch._foreach_mul_(gradients, clip / size)
+        if recipe.optimizer.clip is not None:
+            torch.nn.utils.clip_grads_with_norm_(parameters, recipe.optimizer.clip, norm)
         factor = recipe.schedule.factor(self.step, recipe.steps)
         self.optimizers.step(factor)
         self._update_average(parameters)
@@ -138,7 +137,8 @@ class Trainer:
             # Early on the average follows closely, so that it never holds the initial weights for long.
             decay = min(self.recipe.ema, (1 + self.step) / (10 + self.step))
             with torch.no_grad():
-                torch._foreach_lerp_(list(self.average.values()), parameters, 1 - decay)
+                for average, parameter in zip(self.average.values(), parameters, strict=True):
+                    average.lerp_(parameter, 1 - decay)
 
     def _stop(self, values: dict[str, float]) -> None:
         wrong = ", ".join(f"{name} = {value}" for name, value in values.items() if not math.isfinite(value))
