@@ -12,6 +12,7 @@ from torch import Tensor
 from iclkit.errors import UserError
 from iclkit.tasks.base import DensityTask, Episodes
 from iclkit.tasks.mixtures import Mixtures
+from iclkit.tasks.small_matrices import cholesky, exp_symmetric, invert_lower, orthogonal, triangularise
 
 
 @dataclass(frozen=True)
@@ -80,9 +81,7 @@ class BroadMixtures(DensityTask):
             for (name, shape), part in zip(blocks.items(), parts, strict=True)
         }
 
-    def sample_latent(
-        self, episodes: int, generator: torch.Generator | None = None
-    ) -> Float[Tensor, "B L"]:
+    def sample_latent(self, episodes: int, generator: torch.Generator | None = None) -> Float[Tensor, "B L"]:
         """Draw latent vectors from their prior."""
         k = self.max_components
         latent = torch.randn(episodes, self.latent_size, generator=generator)
@@ -111,21 +110,16 @@ class BroadMixtures(DensityTask):
             + self.axis_spread * part["axes"]
             + (self.component_spread * part["component"] + self.episode_spread * part["episode"])[..., None]
         )
-        rotation = torch.linalg.qr(part["rotation"]).Q
-        # L of R S² R' = L L' through the QR of (R S)'.
-        upper = torch.linalg.qr((rotation * scale[..., None, :]).mT, mode="r").R
-        factor = (upper * upper.diagonal(dim1=-2, dim2=-1).sign()[..., None]).mT
+        # The covariance R S² Rᵀ has the square root R S.
+        factor = triangularise(orthogonal(part["rotation"]) * scale[..., None, :])
         raw = Mixtures(log_weights, part["means"], factor)
 
         mean, covariance = raw.moments()
         # The Cholesky factor of the covariance whitens; the episode's law is rotation invariant, so the choice
         # of the square root does not matter.
-        root = torch.linalg.cholesky(covariance)
-        whiten = torch.linalg.solve_triangular(
-            root, torch.eye(self.dim, dtype=root.dtype, device=root.device).expand_as(root), upper=False
-        )
+        whiten = invert_lower(cholesky(covariance))
         symmetric = 0.5 * (part["jitter"] + part["jitter"].mT)
-        matrix = torch.linalg.matrix_exp(self.jitter * symmetric) @ whiten
+        matrix = exp_symmetric(self.jitter * symmetric) @ whiten
         shift = self.jitter * part["shift"] - torch.einsum("bij,bj->bi", matrix, mean)
         return raw.affine(matrix, shift)
 

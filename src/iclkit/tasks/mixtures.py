@@ -9,6 +9,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from iclkit.tasks.small_matrices import invert_lower, triangularise
+
+CHUNK = 2**19  # densities evaluated at once: 2 MB in float32
+
 
 @dataclass(frozen=True)
 class Mixtures:
@@ -31,14 +35,23 @@ class Mixtures:
     def log_prob(self, x: Float[Tensor, "B *points d"]) -> Float[Tensor, "B *points"]:
         """Log density, in nats, of points under the mixture of their own episode."""
         batch, *points, dim = x.shape
-        flat = x.reshape(batch, -1, 1, dim) - self.means[:, None]
-        # W = L^-1 turns the quadratic form into a plain square: |W (x - m)|^2.
-        identity = torch.eye(dim, dtype=x.dtype, device=x.device).expand_as(self.scale_tril)
-        whiten = torch.linalg.solve_triangular(self.scale_tril, identity, upper=False)
-        quadratic = torch.einsum("bkij,bpkj->bpki", whiten, flat).square().sum(-1)
+        flat = x.reshape(batch, -1, dim).mT
+        # W = L^-1 turns the quadratic form into a plain square, |W (x - m)|², here one row of W at a time.
+        whiten = invert_lower(self.scale_tril)
+        centre = (whiten * self.means[:, :, None]).sum(-1)
         log_det = self.scale_tril.diagonal(dim1=-2, dim2=-1).log().sum(-1)
         constant = self.log_weights - log_det - 0.5 * dim * math.log(2 * math.pi)
-        return torch.logsumexp(constant[:, None] - 0.5 * quadratic, -1).reshape(batch, *points)
+        # A slice of the batch at a time, so that the passes over it stay in cache.
+        rows = max(1, CHUNK // max(1, constant.shape[1] * flat.shape[-1]))
+        scored = []
+        for i in range(0, batch, rows):
+            part = slice(i, i + rows)
+            squares = [
+                torch.baddbmm(-centre[part, :, a, None], whiten[part, :, a], flat[part]).square()
+                for a in range(dim)
+            ]
+            scored.append(torch.logsumexp(constant[part, :, None] - 0.5 * sum(squares), 1))
+        return torch.cat(scored).reshape(batch, *points) if scored else x.new_zeros(x.shape[:-1])
 
     def sample(self, points: int, generator: torch.Generator | None = None) -> Float[Tensor, "B N d"]:
         """Independent draws, `points` for each episode."""
@@ -64,7 +77,5 @@ class Mixtures:
         """The law of `matrix @ x + shift`."""
         means = torch.einsum("bij,bkj->bki", matrix, self.means) + shift[:, None]
         factor = matrix[:, None] @ self.scale_tril
-        # A general matrix leaves the factor non-triangular; LQ restores it: F = L Q gives F F' = L L'.
-        upper = torch.linalg.qr(factor.mT, mode="r").R
-        sign = upper.diagonal(dim1=-2, dim2=-1).sign()
-        return Mixtures(self.log_weights, means, (upper * sign[..., None]).mT.contiguous())
+        # A general matrix leaves the factor non-triangular.
+        return Mixtures(self.log_weights, means, triangularise(factor))
