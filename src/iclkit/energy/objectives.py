@@ -234,6 +234,8 @@ class BinaryNCE(Objective):
         proposal: Density of the negatives.
         positives: Points from the episode's law for every prefix (P): x_n, and P - 1 fresh ones (needs the law).
         negatives: Points from the proposal for every prefix (M).
+        prefixes: How many prefixes, drawn anew at every step, are compared; None for all. Prefixes of one episode
+            have much in common, so that fewer of them from more episodes teach more at the same cost.
         labels: "hard" (no law needed) or "law".
 
     Raises:
@@ -245,6 +247,7 @@ class BinaryNCE(Objective):
     proposal: Proposal = field(default_factory=Proposal)
     positives: int = 1
     negatives: int = 8
+    prefixes: int | None = None
     labels: Literal["hard", "law"] = "hard"
 
     def __post_init__(self) -> None:
@@ -262,15 +265,20 @@ class BinaryNCE(Objective):
         if law is None and (self.positives > 1 or self.labels == "law"):
             raise UserError("this task does not know its law; use positives=1 and labels='hard'")
         batch, points, dim = x.shape
-        drawn = [self.proposal.sample(x, self.negatives, generator)]
+        real, context = network.encode_and_score(x)
+        chosen = torch.arange(points, device=x.device)
+        if self.prefixes is not None and self.prefixes < points:
+            order = torch.rand(points, generator=generator, device=x.device).argsort()
+            chosen = order[: self.prefixes].sort().values
+        drawn = [self.proposal.sample(x, self.negatives, generator, chosen)]
         if law is not None and self.positives > 1:
-            extra = law.sample(points * (self.positives - 1), generator)
-            drawn.insert(0, extra.view(batch, points, self.positives - 1, dim))
+            extra = law.sample(len(chosen) * (self.positives - 1), generator)
+            drawn.insert(0, extra.view(batch, len(chosen), self.positives - 1, dim))
         candidates = torch.cat(drawn, 2)
-        real, energies = _compare(network, x, candidates)
-        everyone = torch.cat([x[:, :, None], candidates], 2)
-        offset = math.log(self.positives / self.negatives) - self.proposal.log_prob(x, everyone)
-        logit = offset - torch.cat([real[..., None], energies], -1)
+        energies = network.query(context, candidates, chosen)
+        everyone = torch.cat([x[:, chosen, None], candidates], 2)
+        offset = math.log(self.positives / self.negatives) - self.proposal.log_prob(x, everyone, chosen)
+        logit = offset - torch.cat([real[:, chosen, None], energies], -1)
         if law is not None and self.labels == "law":
             label = torch.sigmoid(offset + law.log_prob(everyone))
         else:

@@ -39,17 +39,22 @@ class Proposal:
             raise UserError(f"broad_share must lie in [0, 1], given {self.broad_share}")
 
     def sample(
-        self, x: Float[Tensor, "B N d"], count: int, generator: torch.Generator | None = None
-    ) -> Float[Tensor, "B N K d"]:
-        """Draw `count` candidates for every prefix x_<n."""
+        self,
+        x: Float[Tensor, "B N d"],
+        count: int,
+        generator: torch.Generator | None = None,
+        prefixes: Tensor | None = None,
+    ) -> Float[Tensor, "B P K d"]:
+        """Draw `count` candidates for every prefix x_<n, n in `prefixes` (default 0..N-1)."""
         batch, points, dim = x.shape
-        shape = (batch, points, count)
+        prefixes = torch.arange(points, device=x.device) if prefixes is None else prefixes
+        shape = (batch, len(prefixes), count)
 
         def uniform() -> Tensor:
             return torch.rand(shape, generator=generator, dtype=x.dtype, device=x.device)
 
         noise = torch.randn(*shape, dim, generator=generator, dtype=x.dtype, device=x.device)
-        prefix = torch.arange(points, device=x.device)[None, :, None]
+        prefix = prefixes[None, :, None]
         broad = (uniform() < self.broad_share) | (prefix == 0)
         neighbour = (uniform() * prefix).long().clamp_max(max(points - 1, 0))
         stds = torch.tensor(self.kernel_stds, dtype=x.dtype, device=x.device)
@@ -58,23 +63,24 @@ class Proposal:
         return torch.where(broad[..., None], self.broad_std * noise, centre + std[..., None] * noise)
 
     def log_prob(
-        self, x: Float[Tensor, "B N d"], candidates: Float[Tensor, "B N K d"]
-    ) -> Float[Tensor, "B N K"]:
-        """Log density of candidates under the proposal of their own prefix."""
-        batch, points, count, dim = candidates.shape
+        self, x: Float[Tensor, "B N d"], candidates: Float[Tensor, "B P K d"], prefixes: Tensor | None = None
+    ) -> Float[Tensor, "B P K"]:
+        """Log density, in nats, of candidates under the proposal of their own prefix."""
+        batch, rows, count, dim = candidates.shape
+        points = x.shape[1]
+        prefixes = torch.arange(points, device=x.device) if prefixes is None else prefixes
         broad = -0.5 * candidates.square().sum(-1) / self.broad_std**2 - dim * math.log(self.broad_std)
-        flat = candidates.reshape(batch, points * count, dim)
+        flat = candidates.reshape(batch, rows * count, dim)
         # |c - x|² as one batched product; clamped, for cancellation can leave it slightly negative.
         distance = (flat.square().sum(-1)[..., None] + x.square().sum(-1)[:, None] - 2 * flat @ x.mT).clamp_min(0)
-        distance = distance.view(batch, points, count, points)
-        index = torch.arange(points, device=x.device)
-        hidden = index[:, None, None] <= index
+        distance = distance.view(batch, rows, count, points)
+        hidden = prefixes[:, None, None] <= torch.arange(points, device=x.device)
         kernel = torch.stack(
             [
                 torch.logsumexp((-0.5 / std**2 * distance).masked_fill(hidden, -math.inf), -1) - dim * math.log(std)
                 for std in self.kernel_stds
             ]
-        ).logsumexp(0) - index.clamp_min(1).log()[:, None] - math.log(len(self.kernel_stds))
-        share = torch.where(index == 0, 1.0, self.broad_share).to(x)[:, None]
+        ).logsumexp(0) - prefixes.clamp_min(1).log()[:, None] - math.log(len(self.kernel_stds))
+        share = torch.where(prefixes == 0, 1.0, self.broad_share).to(x)[:, None]
         mixed = torch.logaddexp(broad + share.log(), kernel + torch.log1p(-share))
         return mixed - 0.5 * dim * math.log(2 * math.pi)

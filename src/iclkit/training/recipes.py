@@ -32,16 +32,22 @@ def energy_published() -> Recipe:
 
 
 def energy_mixtures() -> Recipe:
-    """A normalised energy under the published prior."""
+    """A normalised energy under the published prior, close to its Bayes predictive."""
     return Recipe(
         name="energy-mixtures",
         task=GaussianMixtures(),
-        objective=BinaryNCE(proposal=Proposal(broad_std=6.0, kernel_stds=(0.5,))),
-        network=NetworkConfig(features=32, base_std=6.0),
-        optimizer=OptimizerConfig(name="muon"),
+        objective=BinaryNCE(
+            proposal=Proposal(broad_std=5.0, kernel_stds=(0.5,)), negatives=8, prefixes=10, labels="law"
+        ),
+        network=NetworkConfig(
+            width=96, layers=4, heads=4, max_points=32, features=16, wavelengths=(1.0, 40.0), base_std=5.0
+        ),
+        optimizer=OptimizerConfig(name="muon", rate=2e-3, matrix_rate=2e-2, betas=(0.9, 0.98)),
+        schedule=Schedule(warmup=0.01, shape="linear"),
+        episodes=96,
         points=33,
-        steps=8000,
-        ema=0.999,
+        steps=5000,
+        checkpoint_every=250,
     )
 
 
