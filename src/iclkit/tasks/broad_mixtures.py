@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from iclkit.errors import UserError
@@ -80,6 +80,12 @@ class BroadMixtures(DensityTask):
             name: part.reshape(*latent.shape[:-1], *shape)
             for (name, shape), part in zip(blocks.items(), parts, strict=True)
         }
+
+    def component_coordinates(self) -> Int[Tensor, "k c"]:
+        """Which coordinates of the latent vector belong to each component; the first is its `log_gamma`."""
+        part = self._split(torch.arange(self.latent_size))
+        own = [part[name] for name in ("log_gamma", "means", "axes", "component", "rotation")]
+        return torch.cat([block.reshape(self.max_components, -1) for block in own], 1)
 
     def sample_latent(self, episodes: int, generator: torch.Generator | None = None) -> Float[Tensor, "B L"]:
         """Draw latent vectors from their prior."""
