@@ -57,7 +57,7 @@ class Crash(BaseException):
 def test_a_crash_at_any_call_leaves_whole_checkpoints_only(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str
 ) -> None:
-    """Crash before or after the n-th call of a kind, for every n: the newest checkpoint is old or new, whole."""
+    """Crash before or after the n-th call of a kind, for every n: the newest checkpoint is whole."""
     owner: object = {"rmtree": shutil, "mkdir": Path}.get(call, os)
     original: Callable[..., object] = getattr(owner, call)
     crashes = 0

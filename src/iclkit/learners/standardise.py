@@ -79,11 +79,8 @@ def _fit(x: Float[Tensor, "*batch N d"], mask: Float[Tensor, "P N"], constant: s
     variance = scatter.diagonal(dim1=-2, dim2=-1) / (count - 1).clamp_min(1)
 
     # Judged by the values themselves: rounding of the mean leaves a constant column some variance.
-    selected = mask[..., None] > 0
-    spread = x[..., None, :, :].masked_fill(~selected, -torch.inf).amax(-2) - x[..., None, :, :].masked_fill(
-        ~selected, torch.inf
-    ).amin(-2)
-    varies = (spread > 0) & (variance > 0)
+    moved = (x != x[..., :1, :])[..., None, :, :] & (mask[..., None] > 0)
+    varies = moved.any(-2) & (variance > 0)
     if constant == "refuse" and bool((~varies & (count > 1)).any()):
         column = int((~varies & (count > 1)).flatten(0, -2).any(0).nonzero()[0])
         raise UserError(f"column {column + 1} is constant in the context, so its units are unknown; drop it")
