@@ -2,7 +2,22 @@
 
 from iclkit.learners.base import DensityLearner, Predictive
 from iclkit.learners.bayes import bayes
+from iclkit.learners.classical import GaussianMixtureLearner, KernelDensityLearner
+from iclkit.learners.enumeration import EnumerationBayes
+from iclkit.learners.latent_smc import LatentSMC
 from iclkit.learners.mixture_filter import MixtureFilter
 from iclkit.learners.mixture_predictive import MixturePredictive
+from iclkit.learners.pool import PoolBayes
 
-__all__ = ["DensityLearner", "MixtureFilter", "MixturePredictive", "Predictive", "bayes"]
+__all__ = [
+    "DensityLearner",
+    "EnumerationBayes",
+    "GaussianMixtureLearner",
+    "KernelDensityLearner",
+    "LatentSMC",
+    "MixtureFilter",
+    "MixturePredictive",
+    "PoolBayes",
+    "Predictive",
+    "bayes",
+]

@@ -8,8 +8,10 @@ from typing import Any
 from iclkit.errors import UserError
 from iclkit.learners.base import DensityLearner
 from iclkit.learners.conjugate import DirichletWeights, KnownIsotropic, NormalInverseWishart, UniformWeights
+from iclkit.learners.latent_smc import LatentSMC
 from iclkit.learners.mixture_filter import MixtureFilter
-from iclkit.tasks import ConjugateMixtures, DensityTask, GaussianMixtures
+from iclkit.learners.pool import PoolBayes
+from iclkit.tasks import BroadMixtures, ConjugateMixtures, DensityTask, FinitePool, GaussianMixtures
 
 
 def _gaussian_mixtures(task: GaussianMixtures, **options: Any) -> DensityLearner:
@@ -29,6 +31,8 @@ def _conjugate_mixtures(task: ConjugateMixtures, **options: Any) -> DensityLearn
 REFERENCES: dict[type[DensityTask], Callable[..., DensityLearner]] = {
     GaussianMixtures: _gaussian_mixtures,
     ConjugateMixtures: _conjugate_mixtures,
+    BroadMixtures: LatentSMC,
+    FinitePool: PoolBayes,
 }
 
 

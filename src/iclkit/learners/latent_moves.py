@@ -56,8 +56,9 @@ class LatentMoves:
             if move == "refresh":
                 proposal, log_ratio, kind = self._refresh(latent), 0.0, None
             elif move == "count":
-                # Active components are exchangeable, so putting a random one last changes no density.
-                latent = self._put_last(latent)
+                # Neither touches the likelihood: active components are exchangeable, so that a random one may
+                # be put last; those beyond the count are dormant, follow the prior, and may be redrawn.
+                latent = self._redraw_dormant(self._put_last(latent))
                 proposal, inside = self._change_count(latent)
                 log_ratio, kind = torch.where(inside, 0.0, -torch.inf), None
             else:
@@ -139,18 +140,19 @@ class LatentMoves:
         swapped = latent.scatter(-1, first, latent.gather(-1, last))
         return swapped.scatter(-1, last, latent.gather(-1, first))
 
+    def _redraw_dormant(self, latent: Float[Tensor, "A S L"]) -> Float[Tensor, "A S L"]:
+        count, k = self._count(latent), self.task.max_components
+        return torch.where(count < k, self._redraw(latent, count.clamp_max(k - 1)), latent)
+
     def _change_count(
         self, latent: Float[Tensor, "A S L"]
     ) -> tuple[Float[Tensor, "A S L"], Bool[Tensor, "A S"]]:
-        """One component more, from the prior, or the last one fewer; and whether that many are allowed."""
+        """One component more or fewer; and whether that many are allowed."""
         k = self.task.max_components
-        count = self._count(latent)
+        count, proposal = self._count(latent), latent.clone()
         up = torch.rand(count.shape, generator=self.generator, device=latent.device) < 0.5
         new = torch.where(up, count + 1, count - 1)
-        inside = ((new >= 1) & (new <= k)).squeeze(-1)
-        # Components beyond the count are dormant, their conditional is the prior: a birth may redraw its own.
-        born = self._redraw(latent, count.clamp_max(k - 1))
-        proposal = torch.where(up, born, latent)
         uniform = torch.rand(count.shape, generator=self.generator, dtype=latent.dtype, device=latent.device)
+        # Off the cell's ends, lest rounding put it into the next.
         proposal[..., :1] = (new.clamp(1, k) - 1 + uniform.clamp(1e-3, 1 - 1e-3)) / k
-        return proposal, inside
+        return proposal, ((new >= 1) & (new <= k)).squeeze(-1)

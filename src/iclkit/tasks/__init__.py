@@ -1,21 +1,26 @@
 """Task distributions: what is learned from. Registered by name in `TASKS`."""
 
+from iclkit.tasks.arrays import ArrayTask
 from iclkit.tasks.base import DensityTask, Episodes, Law
 from iclkit.tasks.broad_mixtures import BroadMixtures
 from iclkit.tasks.conjugate_mixtures import ConjugateMixtures
 from iclkit.tasks.gaussian_mixtures import GaussianMixtures
 from iclkit.tasks.mixtures import Mixtures
+from iclkit.tasks.pools import FinitePool
 
+# ArrayTask is absent: it holds the user's own numbers, which no recipe can name.
 TASKS: dict[str, type[DensityTask]] = {
-    task.__name__: task for task in (GaussianMixtures, BroadMixtures, ConjugateMixtures)
+    task.__name__: task for task in (GaussianMixtures, BroadMixtures, ConjugateMixtures, FinitePool)
 }
 
 __all__ = [
     "TASKS",
+    "ArrayTask",
     "BroadMixtures",
     "ConjugateMixtures",
     "DensityTask",
     "Episodes",
+    "FinitePool",
     "GaussianMixtures",
     "Law",
     "Mixtures",

@@ -14,7 +14,7 @@ from torch import Tensor
 class Law(Protocol):
     """The distribution that one batch of episodes was drawn from, one law per episode."""
 
-    def log_prob(self, x: Float[Tensor, "B *points d"]) -> Float[Tensor, "B *points"]: ...
+    def log_prob(self, x: Float[Tensor, "B *points d"]) -> Float[Tensor, " B *points"]: ...
 
     def sample(self, points: int, generator: torch.Generator | None = None) -> Float[Tensor, "B N d"]: ...
 
@@ -33,7 +33,7 @@ class Episodes:
 
 
 class DensityTask(ABC):
-    """A distribution over datasets. Members are frozen dataclasses, so that a recipe can name them completely."""
+    """A distribution over datasets. Members are frozen dataclasses, so that a recipe can name them fully."""
 
     dim: int
 

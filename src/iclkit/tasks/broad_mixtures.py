@@ -92,7 +92,8 @@ class BroadMixtures(DensityTask):
         k = self.max_components
         latent = torch.randn(episodes, self.latent_size, generator=generator)
         latent[:, 0] = torch.rand(episodes, generator=generator)
-        gamma = torch._standard_gamma(torch.full((episodes, k), self.concentration), generator=generator)
+        shape = torch.full((episodes, k), self.concentration)
+        gamma = torch._standard_gamma(shape, generator=generator)  # pyright: ignore[reportPrivateImportUsage]
         latent[:, 1 : 1 + k] = gamma.clamp_min(1e-30).log()
         return latent
 

@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from iclkit.tasks.small_matrices import invert_lower, triangularise
@@ -32,7 +32,7 @@ class Mixtures:
     def dim(self) -> int:
         return self.means.shape[-1]
 
-    def log_prob(self, x: Float[Tensor, "B *points d"]) -> Float[Tensor, "B *points"]:
+    def log_prob(self, x: Float[Tensor, "B *points d"]) -> Float[Tensor, " B *points"]:
         """Log density, in nats, of points under the mixture of their own episode."""
         batch, *points, dim = x.shape
         flat = x.reshape(batch, -1, dim).mT
@@ -64,6 +64,15 @@ class Mixtures:
         return self.means[episode, component] + torch.einsum(
             "bnij,bnj->bni", self.scale_tril[episode, component], noise
         )
+
+    def take(self, index: Int[Tensor, "*chosen"]) -> Mixtures:
+        """The mixtures at `index`, as a batch."""
+        index = index.flatten()
+        return Mixtures(self.log_weights[index], self.means[index], self.scale_tril[index])
+
+    def to(self, like: Tensor) -> Mixtures:
+        """The same mixtures in another tensor's dtype and on its device."""
+        return Mixtures(self.log_weights.to(like), self.means.to(like), self.scale_tril.to(like))
 
     def moments(self) -> tuple[Float[Tensor, "B d"], Float[Tensor, "B d d"]]:
         """Mean and covariance of each mixture."""

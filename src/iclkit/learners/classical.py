@@ -1,0 +1,170 @@
+"""What a practitioner would fit today: a kernel density estimate, and a Gaussian mixture by EM.
+
+Both are fitted anew to every prefix. Data are standardised inside, column by column, so that one bandwidth and
+one regularisation suit all columns; densities come back in the data's own units.
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from iclkit.errors import UserError
+from iclkit.learners.base import DensityLearner
+from iclkit.learners.mixture_predictive import MixturePredictive, stack_components
+
+
+class FittedLearner(DensityLearner):
+    """A learner that fits a mixture to each prefix, of at least two points, after standardising it."""
+
+    def predictives(
+        self, x: Float[Tensor, "B N d"], prefixes: Sequence[int] | None = None
+    ) -> MixturePredictive:
+        lengths = self._check(x, range(2, x.shape[1] + 1) if prefixes is None else prefixes)
+        if min(lengths) < 2:
+            raise UserError(
+                f"{type(self).__name__} needs contexts of at least 2 points, given prefix {min(lengths)}; "
+                "ask for prefixes from 2 on"
+            )
+        fits = [self._fit_prefix(x[:, :n]) for n in lengths]
+        log_weights, means, whiten = zip(*fits, strict=True)
+        return MixturePredictive(
+            stack_components(log_weights, -math.inf),
+            stack_components(means, 0.0),
+            stack_components(whiten, 1.0),
+        )
+
+    def _fit_prefix(self, x: Float[Tensor, "B n d"]) -> tuple[Tensor, Tensor, Tensor]:
+        mean, std = x.mean(1, keepdim=True), x.std(1, correction=0, keepdim=True)
+        if (std == 0).any():
+            episode, _, column = (std == 0).nonzero()[0].tolist()
+            raise UserError(
+                f"{type(self).__name__} cannot standardise a constant column, given one at column {column} of "
+                f"the first {x.shape[1]} points of episode {episode}; drop the column or give more points"
+            )
+        log_weights, means, whiten = self._fit((x - mean) / std)
+        return log_weights, means * std + mean, whiten / std[:, :, None]
+
+    def _fit(self, z: Float[Tensor, "B n d"]) -> tuple[Tensor, Tensor, Tensor]:
+        """Log weights, means and whiteners [B, J, d, d] fitted to standardised points."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class KernelDensityLearner(FittedLearner):
+    """Gaussian kernel density estimate, its bandwidth chosen by cross-validated log-likelihood.
+
+    Args:
+        dim: Dimension of the points.
+        folds: Contiguous folds of the cross-validation; a context of fewer points leaves one out.
+        smallest: Smallest bandwidth of the grid, in standard deviations of a column.
+        largest: Largest.
+        grid: Number of bandwidths, evenly spaced in the logarithm.
+
+    Raises:
+        UserError: Fewer than two folds, or an empty or unordered grid.
+    """
+
+    dim: int
+    folds: int = 5
+    smallest: float = 0.03
+    largest: float = 2.0
+    grid: int = 30
+
+    def __post_init__(self) -> None:
+        if self.folds < 2 or self.grid < 1 or not 0 < self.smallest <= self.largest:
+            raise UserError(
+                f"needs folds >= 2, grid >= 1 and 0 < smallest <= largest, given {self.folds}, {self.grid}, "
+                f"{self.smallest} and {self.largest}"
+            )
+
+    def bandwidths(self, z: Float[Tensor, "B n d"]) -> Float[Tensor, " B"]:
+        """The chosen bandwidth of each set of standardised points."""
+        points, dim = z.shape[1:]
+        grid = torch.logspace(math.log10(self.smallest), math.log10(self.largest), self.grid, dtype=z.dtype)
+        unseen = ~self._same_fold(points).to(z.device)
+        squares = (z[:, :, None] - z[:, None]).square().sum(-1).masked_fill(~unseen, math.inf)
+        normaliser = unseen.sum(-1).to(z).log() + 0.5 * dim * math.log(2 * math.pi)
+        scores = [
+            (torch.logsumexp(-0.5 * squares / h**2, -1) - normaliser).mean(-1) - dim * math.log(h)
+            for h in grid.tolist()
+        ]
+        return grid.to(z.device)[torch.stack(scores, -1).argmax(-1)]
+
+    def _same_fold(self, points: int) -> Bool[Tensor, "n n"]:
+        folds = min(self.folds, points)
+        sizes = torch.tensor([points // folds + (i < points % folds) for i in range(folds)])
+        fold = torch.repeat_interleave(torch.arange(folds), sizes)
+        return fold[:, None] == fold
+
+    def _fit(self, z: Float[Tensor, "B n d"]) -> tuple[Tensor, Tensor, Tensor]:
+        batch, points, dim = z.shape
+        inverse = 1 / self.bandwidths(z)
+        identity = torch.eye(dim, dtype=z.dtype, device=z.device)
+        whiten = (inverse[:, None, None] * identity)[:, None].expand(-1, points, -1, -1)
+        return z.new_full((batch, points), -math.log(points)), z, whiten
+
+
+@dataclass(frozen=True)
+class GaussianMixtureLearner(FittedLearner):
+    """Gaussian mixture of full covariances fitted by EM (scikit-learn's), its size chosen by BIC.
+
+    Args:
+        dim: Dimension of the points.
+        max_components: Largest number of components tried; never more than one for every d + 1 points.
+        starts: Random starts of EM for each.
+        regularisation: Added to the covariances' diagonal, in standardised units.
+        seed: Seed of the starts.
+
+    Raises:
+        UserError: A count below one, or scikit-learn not installed.
+    """
+
+    dim: int
+    max_components: int = 6
+    starts: int = 2
+    regularisation: float = 1e-3
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.max_components < 1 or self.starts < 1:
+            raise UserError(
+                f"max_components and starts must be at least 1, given {self.max_components} and {self.starts}"
+            )
+
+    def _fit(self, z: Float[Tensor, "B n d"]) -> tuple[Tensor, Tensor, Tensor]:
+        try:
+            from sklearn.exceptions import ConvergenceWarning
+            from sklearn.mixture import GaussianMixture
+        except ImportError as error:
+            raise UserError(
+                "GaussianMixtureLearner needs scikit-learn; install it with: pip install 'iclkit[sklearn]'"
+            ) from error
+
+        most = max(1, min(self.max_components, z.shape[1] // (z.shape[2] + 1)))
+        log_weights = z.new_full((len(z), most), -math.inf)
+        means = z.new_zeros(len(z), most, z.shape[2])
+        whiten = torch.eye(z.shape[2]).to(z).expand(len(z), most, -1, -1).clone()
+        for episode, points in enumerate(z.detach().cpu().double().numpy()):
+            with warnings.catch_warnings():
+                # A fit that stopped early, or repeated points, only makes for a worse BIC.
+                warnings.simplefilter("ignore", ConvergenceWarning)
+                fits = [
+                    GaussianMixture(
+                        k, n_init=self.starts, reg_covar=self.regularisation, random_state=self.seed
+                    ).fit(points)
+                    for k in range(1, most + 1)
+                ]
+            best = min(fits, key=lambda fit: fit.bic(points))
+            k = best.n_components
+            log_weights[episode, :k] = torch.as_tensor(best.weights_).log().to(z)
+            means[episode, :k] = torch.as_tensor(best.means_).to(z)
+            # scikit-learn's precision factor U has Σ⁻¹ = U Uᵀ, so Uᵀ whitens.
+            whiten[episode, :k] = torch.as_tensor(best.precisions_cholesky_).mT.to(z)
+        return log_weights, means, whiten
