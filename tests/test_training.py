@@ -24,6 +24,7 @@ from iclkit.energy import objectives
 from iclkit.energy.network import EnergyTransformer
 from iclkit.energy.objectives import ContrastiveDivergence, Objective, PersistentDivergence
 from iclkit.errors import UserError
+from iclkit.tasks import GaussianMixtures
 from iclkit.training import (
     RECIPES,
     NetworkConfig,
@@ -125,6 +126,17 @@ def test_unknown_names_are_answered_with_the_nearest() -> None:
 def test_recipes_that_cannot_run_are_refused(changes: dict[str, object]) -> None:
     with pytest.raises(UserError):
         tiny(**changes)
+
+
+@dataclass(frozen=True)
+class Stranger(GaussianMixtures):
+    """A task that is not registered."""
+
+
+def test_tasks_that_are_not_registered_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="Stranger is not registered"):
+        train(tiny(task=Stranger(dim=1)), tmp_path / "run", progress=False)
+    assert not (tmp_path / "run").exists()
 
 
 def test_schedule() -> None:

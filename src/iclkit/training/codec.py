@@ -24,21 +24,34 @@ def families() -> dict[type, dict[str, type]]:
 
 
 def encode(value: Any) -> Any:
-    """Turn a dataclass, with everything inside it, into what `json.dumps` takes."""
+    """Turn a dataclass, with everything inside it, into what `json.dumps` takes.
+
+    Raises:
+        UserError: A task or objective that is not registered.
+    """
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        fields = {f.name: encode(getattr(value, f.name)) for f in dataclasses.fields(value) if f.init}
-        for members in families().values():
-            for name, member in members.items():
-                if type(value) is member:
-                    # "name" may be a field of the member's own; the tag must not hide it.
-                    return {"type": name, **fields}
-        return fields
+        tag = {}
+        for base, members in families().items():
+            if isinstance(value, base):
+                # The tag is "type", for "name" may be a field of the member's own.
+                tag = {"type": _registered_name(value, base, members)}
+        return {**tag, **{f.name: encode(getattr(value, f.name)) for f in dataclasses.fields(value) if f.init}}
     if isinstance(value, (tuple, list)):
         return [encode(item) for item in value]
     if value is None or isinstance(value, (bool, int, float, str)):
         return value
     raise TypeError(
         f"a recipe holds numbers, strings, tuples and dataclasses only, given {type(value).__name__}"
+    )
+
+
+def _registered_name(value: Any, base: type, members: dict[str, type]) -> str:
+    for name, member in members.items():
+        if type(value) is member:
+            return name
+    raise UserError(
+        f"{type(value).__name__} is not registered, so no recipe can name it; "
+        f"use one of the {base.__name__} classes {', '.join(sorted(members))}"
     )
 
 

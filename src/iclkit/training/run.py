@@ -179,6 +179,7 @@ def _hold(out: Path, world: World, recipe: Recipe, resume: bool) -> Iterator[Non
 
 
 def _claim(out: Path, recipe: Recipe, resume: bool, stack: contextlib.ExitStack) -> None:
+    resolved = recipe.to_json()
     if out.exists() and not out.is_dir():
         raise UserError(f"{out} is a file; name a folder for the run")
     written = out / "recipe.json"
@@ -195,7 +196,7 @@ def _claim(out: Path, recipe: Recipe, resume: bool, stack: contextlib.ExitStack)
     for folder in (out, out / "checkpoints"):
         files.sweep(folder)
     if not written.exists():
-        files.write_file(written, recipe.to_json().encode())
+        files.write_file(written, resolved.encode())
 
 
 def _compare(theirs: Any, ours: Any, out: Path, where: str = "") -> None:
