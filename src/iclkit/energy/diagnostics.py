@@ -34,9 +34,10 @@ def split_rhat(draws: Float[Tensor, "*B T C d"], rank: bool = True) -> Float[Ten
     if chains.shape[-1] < 2:
         return torch.full_like(draws[..., 0, 0, :], math.nan)
     if not rank:
-        return _rhat(chains)
+        return _rhat(chains).to(draws.dtype)
     median = chains.flatten(-2).median(-1).values[..., None, None]
-    return torch.maximum(_rhat(_normal_scores(chains)), _rhat(_normal_scores((chains - median).abs())))
+    folded = _rhat(_normal_scores((chains - median).abs()))
+    return torch.maximum(_rhat(_normal_scores(chains)), folded).to(draws.dtype)
 
 
 def effective_sample_size(draws: Float[Tensor, "*B T C d"], rank: bool = True) -> Float[Tensor, "*B d"]:

@@ -1,0 +1,77 @@
+"""A landscape with its normalising constant, as a distribution of `torch.distributions`."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.distributions import Distribution, constraints
+
+from iclkit.energy.partition import LogPartition
+
+if TYPE_CHECKING:
+    from iclkit.energy.landscape import EnergyLandscape
+
+
+class LandscapeDistribution(Distribution):
+    """p(x) = exp(-E(x)) / Z for one context (batch shape []) or B of them (batch shape [B]); event shape [d].
+
+    Args:
+        landscape: The energy.
+        log_partition: Its log Z; kept as an attribute, for its error and method.
+        truncate: The density is zero outside the quadrature's box.
+        generator: Source of randomness of `sample`; None for torch's global one.
+    """
+
+    # torch declares these as properties and overrides them by class attributes in its own distributions.
+    arg_constraints: dict[str, Any] = {}  # noqa: RUF012  # pyright: ignore[reportIncompatibleMethodOverride]
+    support = constraints.real_vector  # pyright: ignore[reportIncompatibleMethodOverride, reportAssignmentType]
+    has_rsample = False
+
+    def __init__(
+        self,
+        landscape: EnergyLandscape,
+        log_partition: LogPartition,
+        truncate: bool = False,
+        generator: torch.Generator | None = None,
+    ) -> None:
+        self.landscape = landscape
+        self.log_partition = log_partition
+        self._truncate = truncate
+        self._generator = generator
+        batch = torch.Size([] if landscape.batch is None else [landscape.batch])
+        super().__init__(batch, torch.Size([landscape.dim]), validate_args=True)
+
+    def log_prob(self, value: Float[Tensor, "*S d"]) -> Float[Tensor, "*S"]:
+        """Log density in nats; `value` is [*sample, *batch, d] or broadcasts to it."""
+        self._validate_sample(value)
+        if not self.batch_shape:
+            return self._within(value, -self.landscape.energy(value)) - self.log_partition.estimate
+        # A landscape has its contexts in front, a distribution right before the event.
+        value = value.expand(torch.broadcast_shapes(value.shape, self._extended_shape()))
+        points = value.movedim(-2, 0)
+        return self._within(points, -self.landscape.energy(points)).movedim(0, -1) - self.log_partition.estimate
+
+    def sample(self, sample_shape: Any = torch.Size()) -> Float[Tensor, "*S d"]:  # noqa: B008
+        """Independent draws (d <= 3) or draws of many HMC chains, [*sample_shape, *batch, d]."""
+        shape = torch.Size(sample_shape)
+        draws = self.landscape.sample(max(1, shape.numel()), generator=self._generator)
+        if self.batch_shape:
+            draws = draws.transpose(0, 1)
+        return draws[: shape.numel()].reshape(self._extended_shape(shape))
+
+    def _within(self, points: Tensor, log_density: Tensor) -> Tensor:
+        """The log density inside the box, -inf outside it."""
+        if not self._truncate or self.landscape.dim > 3:
+            return log_density
+        scale, centre, box = self.landscape.scale, self.landscape.centre, self.landscape.box()
+        ones = [1] * (points.ndim - 1 - len(self.batch_shape))
+        offset = points.to(centre) - centre.view(*self.batch_shape, *ones, -1)
+        inverse = torch.linalg.inv(scale)
+        matrix = inverse.view(*self.batch_shape, *ones, *inverse.shape[-2:])
+        z = (matrix @ offset[..., None])[..., 0]
+        inside = z.abs().amax(-1) <= box.view(*self.batch_shape, *ones)
+        return torch.where(inside, log_density, -math.inf)

@@ -1,0 +1,261 @@
+"""The energy function of one context, or of a batch of contexts: evaluate, integrate, sample, normalise it."""
+
+from __future__ import annotations
+
+import math
+from typing import Literal, overload
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from iclkit.energy import rejection
+from iclkit.energy.annealing import Annealed, anneal
+from iclkit.energy.chains import Chains, Energy, Sampler, energy_and_gradient
+from iclkit.energy.distribution import LandscapeDistribution
+from iclkit.energy.partition import QUADRATURE_DIMS, LogPartition, by_annealing, by_quadrature
+from iclkit.energy.quadrature import Quadrature, integrate
+from iclkit.energy.samplers import HMC
+from iclkit.errors import UserError
+
+_DEFAULT_SAMPLER = HMC(steps=10, warmup=50)
+
+
+class EnergyLandscape:
+    """E(x) under a fixed context; p(x) = exp(-E(x)) / Z. It is no distribution until `normalise` has found Z.
+
+    An unbatched landscape (batch=None) takes points [..., d] and returns [...]; a batched one takes [B, ..., d]
+    and returns [B, ...], one energy function per context.
+
+    Args:
+        energy: Energies of M points under each context, [B, M, d] -> [B, M]; B is 1 if the landscape is
+            unbatched.
+        dim: Dimension of the points (d).
+        batch: Number of contexts (B), or None for a single, unbatched one.
+        centre: Where the mass is, [d] or [B, d]. Its dtype and device are the landscape's.
+        scale: How far it spreads, [d, d] or [B, d, d]: a matrix A such that most mass lies where
+            |A^-1 (x - centre)| < 4. Quadrature integrates over the box of 6, samplers use it as preconditioner.
+        anchors: Points near which narrow modes may sit (the context), [n, d] or [B, n, d]; quadrature looks
+            there.
+
+    Raises:
+        UserError: Shapes that do not fit together.
+    """
+
+    def __init__(
+        self,
+        energy: Energy,
+        dim: int,
+        batch: int | None,
+        centre: Float[Tensor, "*B d"],
+        scale: Float[Tensor, "*B d d"],
+        anchors: Float[Tensor, "*B n d"] | None = None,
+    ) -> None:
+        self.dim, self.batch = dim, batch
+        count = 1 if batch is None else batch
+        for name, value, axes in (("centre", centre, 1), ("scale", scale, 2), ("anchors", anchors, 2)):
+            if value is None:
+                continue
+            expected = value.shape[-1] == dim and value.ndim in (axes, axes + (batch is not None))
+            if not expected or (value.ndim > axes and len(value) != count):
+                raise UserError(
+                    f"{name} of a landscape (dim {dim}, batch {batch}) cannot be of shape {list(value.shape)}"
+                )
+        self._energy = energy
+        self._centre = centre.detach().expand(count, dim)
+        self._scale = scale.detach().to(centre).expand(count, dim, dim)
+        self._anchors = None if anchors is None else anchors.detach().to(centre).expand(count, -1, dim)
+        self._quadratures: dict[tuple[float, int], Quadrature] = {}
+        self._annealed: Annealed | None = None
+
+    @property
+    def centre(self) -> Float[Tensor, "*B d"]:
+        """Where the mass is."""
+        return self._out(self._centre)
+
+    @property
+    def scale(self) -> Float[Tensor, "*B d d"]:
+        """How far it spreads."""
+        return self._out(self._scale)
+
+    def energy(self, points: Float[Tensor, "*B d"]) -> Float[Tensor, "*B"]:
+        """Energies of points, in nats up to the landscape's unknown constant log Z.
+
+        Args:
+            points: [..., d], or [B, ..., d] if the landscape is batched; converted to its dtype.
+        """
+        flat, shape = self._flatten(points)
+        return self._energy(flat).reshape(shape)
+
+    def score(self, points: Float[Tensor, "*B d"]) -> Float[Tensor, "*B d"]:
+        """The score grad log p = -grad E at points; shapes as in `energy`."""
+        flat, shape = self._flatten(points)
+        return -energy_and_gradient(self._energy, flat)[1].reshape(*shape, self.dim)
+
+    def log_partition(
+        self, tolerance: float = 1e-3, max_evaluations: int = 500_000, generator: torch.Generator | None = None
+    ) -> LogPartition:
+        """log Z: by adaptive quadrature for d <= 3, by annealed importance sampling above; found once.
+
+        Args:
+            tolerance: Relative error at which quadrature stops.
+            max_evaluations: Quadrature stops before it costs a context more.
+            generator: Source of the annealing's randomness; None for a fixed seed of its own. Quadrature has
+                none.
+
+        Returns:
+            The estimate, its error and the method; scalars if the landscape is unbatched.
+        """
+        if self.dim <= QUADRATURE_DIMS:
+            found = by_quadrature(self._integrate(tolerance, max_evaluations), self._centre)
+        else:
+            found = by_annealing(self._anneal(generator))
+        return LogPartition(
+            self._out(found.estimate),
+            self._out(found.error),
+            found.method,
+            self._out(found.boundary),
+            found.evaluations,
+        )
+
+    @overload
+    def sample(
+        self,
+        size: int,
+        sampler: Sampler | None = None,
+        generator: torch.Generator | None = None,
+        diagnostics: Literal[False] = False,
+    ) -> Float[Tensor, "*B S d"]: ...
+
+    @overload
+    def sample(
+        self,
+        size: int,
+        sampler: Sampler | None = None,
+        generator: torch.Generator | None = None,
+        *,
+        diagnostics: Literal[True],
+    ) -> tuple[Float[Tensor, "*B S d"], Chains]: ...
+
+    def sample(self, size, sampler=None, generator=None, diagnostics=False):
+        """Draw points from exp(-E) / Z.
+
+        Without a sampler, up to three dimensions: independent draws by rejection from the quadrature (over
+        its box; at most a thousandth of the mass is lost). Above three: HMC chains started from annealed
+        particles. With a sampler: its chains, preconditioned by `scale` and started from the same draws or
+        particles, so that every mode has its share of them; the draws are spread evenly over the kept states.
+
+        Args:
+            size: Number of draws (S), per context.
+            sampler: One of `samplers`, or None.
+            generator: Source of randomness; None for torch's global one.
+            diagnostics: Also return the `Chains`: acceptance, effective sample size and split R-hat.
+
+        Returns:
+            The draws, [S, d] or [B, S, d]; with `diagnostics`, the draws and the chains (batched as the
+            landscape is). Independent draws are a single chain.
+        """
+        if size < 1:
+            raise UserError(f"size must be at least 1, given {size}")
+        if sampler is None and self.dim <= QUADRATURE_DIMS:
+            chains = self._independent(size, generator)
+            draws = chains.points
+        else:
+            sampler = sampler or _DEFAULT_SAMPLER
+            kept = sampler.steps // getattr(sampler, "thin", 1)
+            start = self._starts(max(4, math.ceil(size / kept)), generator)
+            chains = sampler.run(self._energy, start, generator, self._scale)
+            points = chains.points
+            # From the end backwards: with fewer draws than states, the latest states of every stretch.
+            spread = torch.arange(1, size + 1, device=points.device) * points.shape[1] // size - 1
+            draws = points[:, spread]
+        if not diagnostics:
+            return self._out(draws)
+        return self._out(draws), Chains(
+            self._out(chains.draws), self._out(chains.acceptance), self._out(chains.step_size)
+        )
+
+    def normalise(
+        self, truncate: bool = False, generator: torch.Generator | None = None
+    ) -> torch.distributions.Distribution:
+        """The normalised density as a `torch.distributions.Distribution`.
+
+        Args:
+            truncate: Accept an energy that does not decay within the quadrature's box; the distribution is then
+                the one restricted to that box. (Nothing confines the published network's energy, for example.)
+            generator: Source of randomness of its `sample`; None for torch's global one.
+
+        Raises:
+            UserError: The energy does not decay, and `truncate` is False.
+        """
+        found = self.log_partition()
+        share = float(found.boundary.max()) if found.boundary.numel() else 0.0
+        if share > 0.01 and not truncate:
+            raise UserError(
+                f"the energy does not decay: {share:.0%} of its mass lies at the boundary of the box |z| < 6, "
+                "x = centre + scale z; give a larger scale, or truncate=True for the density within the box"
+            )
+        return LandscapeDistribution(self, found, truncate, generator)
+
+    def affine(self, matrix: Float[Tensor, "*B d d"], shift: Float[Tensor, "*B d"]) -> EnergyLandscape:
+        """The landscape of y = matrix @ x + shift: p(y) = p(x) / |det matrix|, so log Z stays as it is.
+
+        Args:
+            matrix: One for all contexts, [d, d], or one each, [B, d, d].
+            shift: Likewise.
+        """
+        count = len(self._centre)
+        matrix = matrix.detach().to(self._centre).expand(count, self.dim, self.dim)
+        shift = shift.detach().to(self._centre).expand(count, self.dim)
+        inverse = torch.linalg.inv(matrix)
+        log_det = torch.linalg.slogdet(matrix).logabsdet
+        inner = self._energy
+
+        def energy(y: Tensor) -> Tensor:
+            return inner((y - shift[:, None]) @ inverse.mT) + log_det[:, None]
+
+        def forward(x: Tensor) -> Tensor:
+            return x @ matrix.mT + shift[:, None]
+
+        anchors = None if self._anchors is None else self._out(forward(self._anchors))
+        centre = self._out(forward(self._centre[:, None])[:, 0])
+        return EnergyLandscape(energy, self.dim, self.batch, centre, self._out(matrix @ self._scale), anchors)
+
+    def box(self) -> Float[Tensor, "*B"]:
+        """Half-width, in units of `scale`, of the box that quadrature integrates over."""
+        return self._out(self._integrate().half_width.to(self._centre))
+
+    def _integrate(self, tolerance: float = 1e-3, max_evaluations: int = 500_000) -> Quadrature:
+        key = (tolerance, max_evaluations)
+        if key not in self._quadratures:
+            self._quadratures[key] = integrate(
+                self._energy, self._centre, self._scale, self._anchors, tolerance, max_evaluations
+            )
+        return self._quadratures[key]
+
+    def _anneal(self, generator: torch.Generator | None = None) -> Annealed:
+        if self._annealed is None:
+            generator = generator or torch.Generator(self._centre.device).manual_seed(0)
+            self._annealed = anneal(self._energy, self._centre, self._scale, generator)
+        return self._annealed
+
+    def _independent(self, size: int, generator: torch.Generator | None) -> Chains:
+        return rejection.draw(self._energy, self._centre, self._scale, self._integrate(), size, generator)
+
+    def _starts(self, chains: int, generator: torch.Generator | None) -> Float[Tensor, "B C d"]:
+        if self.dim <= QUADRATURE_DIMS:
+            return self._independent(chains, generator).points
+        return self._anneal().resample(chains, generator)
+
+    def _flatten(self, points: Tensor) -> tuple[Float[Tensor, "B M d"], torch.Size]:
+        """Points as one axis per context, and the shape that their energies shall have."""
+        lead = 0 if self.batch is None else 1
+        wrong_batch = lead and (points.ndim < 2 or len(points) != self.batch)
+        if points.ndim < 1 or points.shape[-1] != self.dim or wrong_batch:
+            accepted = f"[..., {self.dim}]" if self.batch is None else f"[{self.batch}, ..., {self.dim}]"
+            raise UserError(f"points of this landscape are {accepted}, given {list(points.shape)}")
+        return points.to(self._centre).reshape(len(self._centre), -1, self.dim), points.shape[:-1]
+
+    def _out(self, x: Tensor) -> Tensor:
+        """Drop the context axis of an unbatched landscape."""
+        return x[0] if self.batch is None else x
