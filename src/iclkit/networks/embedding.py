@@ -24,7 +24,12 @@ class PointEmbedding(nn.Module):
     """
 
     def __init__(
-        self, dim: int, width: int, scale: float, features: int = 0, wavelengths: tuple[float, float] = (1.0, 40.0)
+        self,
+        dim: int,
+        width: int,
+        scale: float,
+        features: int = 0,
+        wavelengths: tuple[float, float] = (1.0, 40.0),
     ) -> None:
         super().__init__()
         self.scale = scale

@@ -1,13 +1,13 @@
 """Attention of queries over stored tokens and over themselves.
 
-A query's softmax runs over the keys that it may see and over its own. `reference` writes that down; `fused` computes
-the same in a third of the time on a CPU, by way of the flash kernel over the stored keys alone:
+A query's softmax runs over the keys that it may see and over its own. `reference` writes that down; `_Fused`
+computes the same in a third of the time on a CPU, by way of the flash kernel over the stored keys alone:
 
     out = (1 - w) out_stored + w v,    w = exp(s_own - L),    L = log(exp(L_stored) + exp(s_own)),
 
-where L_stored is the log-sum-exp that the kernel returns. The kernel's backward pass rebuilds its probabilities as
-exp(s - L) and needs rowsum(dout * out): given the merged L and the merged output, it yields the gradients of the
-merged attention with respect to the stored part; the own part is elementwise.
+where L_stored is the log-sum-exp that the kernel returns. The kernel's backward pass rebuilds its probabilities
+as exp(s - L) and needs rowsum(dout * out): given the merged L and the merged output, it yields the gradients of
+the merged attention with respect to the stored part; the own part is elementwise.
 """
 
 from __future__ import annotations
@@ -17,7 +17,6 @@ import math
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 # Hides a key from the kernel, which cannot take -inf in a row that hides every key. exp of it is an exact zero.
 _HIDDEN = -1e9
@@ -68,7 +67,7 @@ def reference(
 
 class _Fused(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, q, k, v, keys, values, bias):  # noqa: ANN001, ANN205
+    def forward(ctx, q, k, v, keys, values, bias):
         scale = 1 / math.sqrt(q.shape[-1])
         out, stored = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(
             q, keys, values, 0.0, False, attn_mask=bias, scale=scale
@@ -81,8 +80,13 @@ class _Fused(torch.autograd.Function):
         return out
 
     @staticmethod
-    @once_differentiable
-    def backward(ctx, grad):  # noqa: ANN001, ANN205
+    def backward(ctx, grad):  # pyright: ignore[reportIncompatibleMethodOverride]
+        if torch.is_grad_enabled():
+            # `once_differentiable` would raise too late: `torch.autograd.grad` for given inputs never reaches
+            # its error and takes this gradient for a constant.
+            raise RuntimeError(
+                "the fused attention is differentiable once; for create_graph=True pass twice=True"
+            )
         q, k, v, keys, values, bias, out, total, weight = ctx.saved_tensors
         scale = 1 / math.sqrt(q.shape[-1])
         dq, dkeys, dvalues = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward(

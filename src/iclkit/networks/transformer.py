@@ -11,6 +11,7 @@ Shape letters: B episodes, N tokens, Q queries, W width, H heads, D = W / H.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 from jaxtyping import Bool, Float
@@ -67,7 +68,9 @@ class Block(nn.Module):
         self.attention_norm = nn.LayerNorm(width)
         self.attention = Attention(width, heads)
         self.mlp_norm = nn.LayerNorm(width)
-        self.mlp = nn.Sequential(nn.Linear(width, mlp_ratio * width), nn.GELU(), nn.Linear(mlp_ratio * width, width))
+        self.mlp = nn.Sequential(
+            nn.Linear(width, mlp_ratio * width), nn.GELU(), nn.Linear(mlp_ratio * width, width)
+        )
 
     def forward(self, x: Float[Tensor, "B N W"]) -> tuple[Float[Tensor, "B N W"], Memory]:
         attended, memory = self.attention(self.attention_norm(x))
@@ -113,6 +116,6 @@ class Transformer(nn.Module):
         """
         stored = memories[0].keys.shape[-2]
         hidden = torch.arange(stored, device=x.device) >= lengths[:, None]
-        for block, memory in zip(self.blocks, memories, strict=True):
+        for block, memory in zip(cast("list[Block]", self.blocks), memories, strict=True):
             x = block.query(x, memory, hidden, twice)
         return self.norm(x)
