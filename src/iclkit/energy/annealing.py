@@ -51,7 +51,7 @@ class Annealed:
         return ratio.std(-1) / math.sqrt(ratio.shape[-1])
 
     def resample(self, size: int, generator: torch.Generator | None = None) -> Float[Tensor, "B S d"]:
-        """Particles in proportion to their weights, systematically: one of weight w appears w S times, up to one."""
+        """Particles in proportion to their weights; systematically, so that none is off by more than one."""
         cumulative = torch.softmax(self.log_weights, -1).cumsum(-1)
         first = torch.rand(
             len(cumulative), 1, generator=generator, dtype=cumulative.dtype, device=cumulative.device

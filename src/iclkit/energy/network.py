@@ -9,6 +9,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from iclkit.energy.conditioning import condition
+from iclkit.energy.landscape import EnergyLandscape
 from iclkit.errors import UserError
 from iclkit.networks import Memory, PointEmbedding, Transformer
 
@@ -43,7 +45,8 @@ class EnergyTransformer(nn.Module):
     Raises:
         UserError: Sizes that cannot be built.
 
-    Source: Schaeffer, Khona and Koyejo (2024); the two-stream evaluation is exact (see `networks/transformer.py`).
+    Source: Schaeffer, Khona and Koyejo (2024); the two-stream evaluation is exact (see
+        `networks/transformer.py`).
     """
 
     def __init__(
@@ -73,7 +76,9 @@ class EnergyTransformer(nn.Module):
         self.base_std = base_std
         self.embedding = PointEmbedding(dim, width, base_std or 1.0, features, tuple(wavelengths))
         # max_points of context and the candidate that follows them.
-        self.positions = nn.Parameter(0.02 * torch.randn(max_points + 1, width)) if positions == "learned" else None
+        self.positions = (
+            nn.Parameter(0.02 * torch.randn(max_points + 1, width)) if positions == "learned" else None
+        )
         self.transformer = Transformer(width, layers, heads, mlp_ratio)
         self.readout = nn.Linear(width, 1)
         if base_std is not None:
@@ -123,6 +128,27 @@ class EnergyTransformer(nn.Module):
         hidden = self.transformer.query(tokens, context.memories, per_query, twice)
         energy = self._read(hidden, candidates.flatten(1, 2))
         return energy.view(batch, lengths, count)
+
+    def condition(
+        self,
+        context: Float[Tensor, "*B n d"],
+        allow_longer: bool = False,
+        scale: float | Tensor | None = None,
+    ) -> EnergyLandscape:
+        """The energy landscape of a context. The context is encoded once, with the weights of this moment.
+
+        Args:
+            context: [n, d] for one context, [B, n, d] for a batch; n may be 0. Converted to the network's
+                dtype and device; no gradient flows to it.
+            allow_longer: Take a context longer than `max_points`, with a warning.
+            scale: How far the mass spreads (see `EnergyLandscape`): a number or a matrix [d, d]. By default
+                `base_std`; for a network without one, a quarter of the half-width 15 of the box in which the
+                published chains start.
+
+        Raises:
+            UserError: A context of the wrong shape, with a value that is not finite, or too long.
+        """
+        return condition(self, context, allow_longer, scale)
 
     def _encode(self, x: Float[Tensor, "B N d"]) -> tuple[Float[Tensor, "B N"], EncodedContext]:
         tokens = self.embedding(x)

@@ -1,0 +1,86 @@
+"""From a network and a context to the landscape that the context makes of it."""
+
+from __future__ import annotations
+
+import copy
+import warnings
+from typing import TYPE_CHECKING
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from iclkit.energy.landscape import EnergyLandscape
+from iclkit.errors import UserError
+
+if TYPE_CHECKING:
+    from iclkit.energy.network import EnergyTransformer
+
+# Queries of one forward pass: bounds its memory, and stays in cache.
+_CHUNK = 2048
+# The published chains start from the uniform distribution on (-15, 15)^d: 4 scales make its half-width.
+_PUBLISHED_SCALE = 15 / 4
+
+
+def condition(
+    network: EnergyTransformer,
+    context: Float[Tensor, "*B n d"],
+    allow_longer: bool = False,
+    scale: float | Tensor | None = None,
+) -> EnergyLandscape:
+    """What `EnergyTransformer.condition` does; see there."""
+    batch = _check(network, context, allow_longer)
+    weights = network.readout.weight
+    points = context.detach().to(weights).view(batch or 1, *context.shape[-2:])
+    frozen = _frozen(network)
+    with torch.inference_mode(False), torch.no_grad():
+        encoded = frozen.encode(points.clone())
+    prefix = torch.tensor([points.shape[1]], device=weights.device)
+
+    def energy(x: Float[Tensor, "B M d"]) -> Float[Tensor, "B M"]:
+        chunk = max(1, _CHUNK // len(x))
+        return torch.cat([frozen.query(encoded, part[:, None], prefix)[:, 0] for part in x.split(chunk, 1)], 1)
+
+    if scale is None:
+        scale = network.base_std or _PUBLISHED_SCALE
+    matrix = torch.as_tensor(scale, dtype=weights.dtype, device=weights.device)
+    if matrix.ndim == 0:
+        matrix = matrix * torch.eye(network.dim, dtype=weights.dtype, device=weights.device)
+    centre = weights.new_zeros(network.dim)
+    return EnergyLandscape(energy, network.dim, batch, centre, matrix, points[0] if batch is None else points)
+
+
+def _check(network: EnergyTransformer, context: Tensor, allow_longer: bool) -> int | None:
+    """Refuse what the network cannot take; the batch size, or None for an unbatched context."""
+    if (
+        context.ndim not in (2, 3)
+        or context.shape[-1] != network.dim
+        or (context.ndim == 3 and not len(context))
+    ):
+        raise UserError(
+            f"a context of this network is [n, {network.dim}] or [B, n, {network.dim}] with B >= 1, "
+            f"given {list(context.shape)}"
+        )
+    if not context.isfinite().all():
+        raise UserError("the context holds NaN or infinite values; remove them first")
+    length = context.shape[-2]
+    if length > network.max_points:
+        words = f"the context has {length} points, the network was trained on at most {network.max_points}"
+        if network.positions is not None:
+            raise UserError(f"{words}, and has no positions for more; give fewer")
+        if not allow_longer:
+            raise UserError(f"{words}; give fewer, or allow_longer=True to go on")
+        warnings.warn(f"{words}: nothing is known of the quality beyond", stacklevel=4)
+    return None if context.ndim == 2 else len(context)
+
+
+def _frozen(network: EnergyTransformer) -> EnergyTransformer:
+    """The network itself if nothing in it can be trained; else a copy whose weights training leaves alone.
+
+    The context is encoded with the weights of this moment, so its landscape must keep them. And weights that
+    need no gradient leave nothing of theirs in the graphs of the samplers.
+    """
+    if not network.training and not any(parameter.requires_grad for parameter in network.parameters()):
+        return network
+    memo = {id(p): nn.Parameter(p.detach().clone(), requires_grad=False) for p in network.parameters()}
+    return copy.deepcopy(network, memo).eval()  # pyright: ignore[reportArgumentType]
