@@ -24,7 +24,7 @@ from iclkit.energy import objectives
 from iclkit.energy.network import EnergyTransformer
 from iclkit.energy.objectives import ContrastiveDivergence, Objective, PersistentDivergence
 from iclkit.errors import UserError
-from iclkit.tasks import GaussianMixtures
+from iclkit.tasks import FinitePool, GaussianMixtures
 from iclkit.training import (
     RECIPES,
     NetworkConfig,
@@ -91,6 +91,7 @@ def test_recipes_survive_json(name: str) -> None:
 def test_published_recipe_is_the_published_one() -> None:
     recipe = recipe_named("energy-published")
     network, optimizer = recipe.network, recipe.optimizer
+    assert recipe.task == FinitePool(GaussianMixtures(3, 2, 5.0, 0.33), 1000)
     assert recipe.objective == ContrastiveDivergence(3, 15, 3.16, 0.01, 15.0, 1e-3)
     assert (network.layers, network.width, network.heads) == (6, 128, 8)
     assert (network.features, network.base_std) == (0, None)

@@ -1,23 +1,225 @@
-"""A trained energy network as a density learner."""
+"""A trained energy network as a density learner, in the data's own units."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Literal
 
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from iclkit.energy.landscape import EnergyLandscape
 from iclkit.energy.network import EnergyTransformer
+from iclkit.energy.partition import LogPartition
+from iclkit.errors import UserError
+from iclkit.learners.base import DensityLearner, Predictive
+from iclkit.learners.standardise import Whitening
 from iclkit.tasks import DensityTask
+
+# Contexts whose landscapes a predictive keeps (each holds its encoded points and its quadrature).
+_KEPT = 256
 
 
 @dataclass(frozen=True, eq=False)
-class EnergyDensity:
-    """A frozen energy network that a context conditions."""
+class EnergyDensity(DensityLearner):
+    """A frozen energy network: a context conditions it, and nothing is fitted.
 
-    network: EnergyTransformer
-    task: DensityTask
+    Args:
+        network: The network, as trained.
+        task: What it was trained on; None if unknown.
+        standardise: Whether it was trained on standard units. A context is then whitened by its own shrunken
+            moments (see `Whitening`), what follows is whitened by the same map, and densities get its Jacobian.
+            A context of fewer than two points has no moments: it is taken as it is.
+        name: The model's name.
+        card: Its model card, in Markdown.
+        orders: The energy is averaged over this many orders of the context: the given one and fixed random
+            others. A causal network is only approximately indifferent to the order; the average is more so, and
+            costs as many times more.
+    """
+
+    network: EnergyTransformer = field(repr=False)
+    task: DensityTask | None = None
     standardise: bool = False
     name: str = ""
-    card: str = ""
+    card: str = field(default="", repr=False)
+    orders: int = 1
+
+    def __post_init__(self) -> None:
+        if self.orders < 1:
+            raise UserError(f"orders must be at least 1, given {self.orders}")
+
+    @property
+    def dim(self) -> int:  # pyright: ignore[reportIncompatibleVariableOverride]
+        return self.network.dim
 
     @property
     def limit(self) -> int:
+        """The longest context that the network was trained on."""
         return self.network.max_points
+
+    def condition(self, context: Float[Tensor, "*B n d"], *, allow_longer: bool = False) -> EnergyLandscape:
+        """The energy landscape of a context, or of a batch of contexts, in the data's units.
+
+        Args:
+            context: [n, d] or [B, n, d]; n may be 0.
+            allow_longer: Accept a context longer than `limit`, with a warning.
+
+        Returns:
+            The landscape: its `log_partition` states log Z with error and method, its `normalise` the density.
+
+        Raises:
+            UserError: A context of another dimension, too long, not finite, or, if standardised, with a column
+                that is constant.
+        """
+        if context.ndim not in (2, 3) or context.shape[-1] != self.dim:
+            raise UserError(
+                f"the context must have shape [n, {self.dim}] or [batch, n, {self.dim}], "
+                f"given {list(context.shape)}"
+            )
+        if not context.isfinite().all():
+            raise UserError("the context holds NaN or infinite values; remove those rows")
+        self._check_length(context.shape[-2], allow_longer)
+        return self._landscape(context, constant="refuse")
+
+    def predictives(
+        self, x: Float[Tensor, "B N d"], prefixes: Sequence[int] | None = None, *, allow_longer: bool = False
+    ) -> EnergyPredictive:
+        """Conditional densities after prefixes of each episode, each normalised numerically.
+
+        Args:
+            x: Episodes; N may be 0.
+            prefixes: Context lengths P, each in 0..N; all of 0, 1, ..., N if None.
+            allow_longer: Accept prefixes longer than `limit`, with a warning.
+
+        Returns:
+            The densities; `log_partition` of them states method and error of the normalisation. In a
+            standardised learner a column that is constant within a prefix keeps its units there.
+
+        Raises:
+            UserError: Points of another dimension, a prefix that is not in 0..N, or one that is too long.
+        """
+        chosen = self._check(x, prefixes)
+        self._check_length(max(chosen), allow_longer)
+        return EnergyPredictive(self, x, chosen)
+
+    def _check_length(self, points: int, allow_longer: bool) -> None:
+        if points <= self.limit:
+            return
+        if self.network.positions is not None:
+            raise UserError(
+                f"a context of {points} points, but {self.name or 'this network'} has learned positions for "
+                f"{self.limit}; give a subset"
+            )
+        if not allow_longer:  # else the network's `condition` warns
+            raise UserError(
+                f"a context of {points} points, but {self.name or 'this network'} was trained on up to "
+                f"{self.limit}; give a subset, or allow longer contexts (allow_longer=True, --allow-longer)"
+            )
+
+    def _landscape(
+        self, context: Float[Tensor, "*B n d"], constant: Literal["refuse", "keep"]
+    ) -> EnergyLandscape:
+        """The landscape of contexts that have been checked."""
+        dtype = self.network.readout.weight.dtype
+        if not self.standardise:
+            return self._averaged(context.to(dtype), context.to(dtype))
+        # In float64 until the points are in standard units: float32 has few digits left beside a large mean.
+        data = context.double()
+        whitening = Whitening.fit(data, constant)
+        inner = self._averaged(whitening.forward(data).to(dtype), None)
+        return _in_data_units(inner, whitening, data)
+
+    def _averaged(
+        self, context: Float[Tensor, "*B n d"], anchors: Float[Tensor, "*B n d"] | None
+    ) -> EnergyLandscape:
+        """The landscape in the network's own units, averaged over orders of the context."""
+        first = self.network.condition(context, allow_longer=True)
+        if self.orders == 1 or context.shape[-2] < 2:
+            return first
+        generator = torch.Generator().manual_seed(context.shape[-2])
+        others = []
+        for _ in range(self.orders - 1):
+            order = torch.randperm(context.shape[-2], generator=generator).to(context.device)
+            others.append(self.network.condition(context[..., order, :], allow_longer=True))
+
+        def energy(points: Float[Tensor, "B M d"]) -> Float[Tensor, "B M"]:
+            batch = points if first.batch is not None else points[0]
+            values = torch.stack([member.energy(batch) for member in (first, *others)])
+            return values.mean(0).view(points.shape[:-1])
+
+        return EnergyLandscape(energy, self.dim, first.batch, first.centre, first.scale, anchors)
+
+
+def _in_data_units(
+    inner: EnergyLandscape, whitening: Whitening, anchors: Float[Tensor, "*B n d"]
+) -> EnergyLandscape:
+    """The landscape of x = matrix z + mean, in float64: E(x) = E(z) + log |det matrix|."""
+    single = inner.batch is None
+
+    def energy(points: Float[Tensor, "B M d"]) -> Float[Tensor, "B M"]:
+        batch = points[0] if single else points
+        values = inner.energy(whitening.forward(batch)).double() + whitening.log_det[..., None]
+        return values.view(points.shape[:-1])
+
+    centre = whitening.inverse(inner.centre.double()[..., None, :]).squeeze(-2)
+    scale = whitening.matrix @ inner.scale.double()
+    return EnergyLandscape(energy, inner.dim, inner.batch, centre, scale, anchors)
+
+
+class EnergyPredictive(Predictive):
+    """The normalised conditional densities of a trained energy network.
+
+    Args:
+        learner: The network.
+        x: Episodes, checked.
+        prefixes: Context lengths, checked.
+    """
+
+    def __init__(self, learner: EnergyDensity, x: Float[Tensor, "B N d"], prefixes: Sequence[int]) -> None:
+        self._learner, self._x, self._prefixes = learner, x, list(prefixes)
+        self._landscapes: dict[int, EnergyLandscape] = {}
+        self._partitions: dict[int, LogPartition] = {}
+
+    def energy(self, candidates: Float[Tensor, "B P K d"]) -> Float[Tensor, "B P K"]:
+        """Energies in the data's units, not normalised: the log density is their negative minus log Z."""
+        columns = [self._landscape(n).energy(candidates[:, p]) for p, n in enumerate(self._prefixes)]
+        return torch.stack(columns, 1).to(self._x)
+
+    def log_partition(self) -> LogPartition:
+        """log Z of every prefix [B, P], with its error and the method that found it."""
+        found = [self._partition(n) for n in self._prefixes]
+        return LogPartition(
+            torch.stack([part.estimate for part in found], 1).to(self._x),
+            torch.stack([part.error for part in found], 1).to(self._x),
+            found[0].method,
+            torch.stack([part.boundary for part in found], 1).to(self._x),
+            max(part.evaluations for part in found),
+        )
+
+    def log_prob(self, candidates: Float[Tensor, "B P K d"]) -> Float[Tensor, "B P K"]:
+        columns = []
+        for p, n in enumerate(self._prefixes):
+            # Energy and constant of one prefix together: its landscape may not be kept.
+            landscape = self._landscape(n)
+            constant = self._partition(n, landscape).estimate
+            columns.append(-landscape.energy(candidates[:, p]) - constant[:, None])
+        return torch.stack(columns, 1).to(self._x)
+
+    def sample(self, size: int, generator: torch.Generator | None = None) -> Float[Tensor, "B P K d"]:
+        draws = [self._landscape(n).sample(size, generator=generator) for n in self._prefixes]
+        return torch.stack(draws, 1).to(self._x)
+
+    def _landscape(self, n: int) -> EnergyLandscape:
+        if n in self._landscapes:
+            return self._landscapes[n]
+        landscape = self._learner._landscape(self._x[:, :n], constant="keep")
+        if len(self._x) * len(self._prefixes) <= _KEPT:
+            self._landscapes[n] = landscape
+        return landscape
+
+    def _partition(self, n: int, landscape: EnergyLandscape | None = None) -> LogPartition:
+        if n not in self._partitions:
+            self._partitions[n] = (landscape or self._landscape(n)).log_partition()
+        return self._partitions[n]

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from iclkit.energy.objectives import BinaryNCE, ContrastiveDivergence
 from iclkit.energy.proposals import Proposal
 from iclkit.errors import unknown
-from iclkit.tasks import BroadMixtures, GaussianMixtures
+from iclkit.tasks import BroadMixtures, FinitePool, GaussianMixtures
 from iclkit.training.recipe import NetworkConfig, OptimizerConfig, Recipe, Schedule
 
 
@@ -18,7 +18,7 @@ def energy_published() -> Recipe:
     """
     return Recipe(
         name="energy-published",
-        task=GaussianMixtures(),
+        task=FinitePool(GaussianMixtures(), size=1000),
         objective=ContrastiveDivergence(),
         network=NetworkConfig(max_points=40),
         optimizer=OptimizerConfig(name="adam", rate=1e-3, weight_decay=1e-5, eps=1e-4, clip=0.1),
