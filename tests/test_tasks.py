@@ -59,8 +59,8 @@ class TestContract:
         assert hash(task) == hash(dataclasses.replace(task))  # type: ignore[type-var]
 
     def test_law_is_the_law_of_the_points(self, task: DensityTask) -> None:
-        # Under the true law, whitened points have mean 0 and covariance I. 100 episodes × 400 points; each of at
-        # most 12 z-statistics, from the spread between episodes, passes 4.5 by chance once in 150,000.
+        # Under the true law, whitened points have mean 0 and covariance I. 100 episodes of 400 points; each of
+        # at most 12 z-statistics, from the spread between episodes, passes 4.5 by chance once in 150,000.
         episodes = task.draw(100, 400, generator(3))
         law = episodes.law
         assert isinstance(law, Mixtures)
