@@ -8,6 +8,7 @@ import json
 import math
 import os
 import random
+import shutil
 import signal
 import socket
 import subprocess
@@ -405,6 +406,23 @@ def test_killed_at_random_moments_equals_uninterrupted(tmp_path: Path) -> None:
     assert_same(final_tensors(whole), final_tensors(killed))
     assert [line["step"] for line in metrics(killed)] == list(range(3, 151, 3))
     assert not [path for path in killed.rglob("*") if path.name.startswith(".partial-")]
+
+
+@pytest.mark.parametrize("field", ["sums", "seconds", "sha256"])
+def test_a_checkpoint_that_was_altered_is_refused(tmp_path: Path, field: str) -> None:
+    run = train(tiny(), tmp_path / "run", progress=False, stop_after=2)
+    path = checkpoint.found(run)[-1] / "state.json"
+    state = json.loads(path.read_text())
+    if field == "sha256":
+        del state[field]["weights.safetensors"]
+    else:
+        del state[field]
+    path.write_text(json.dumps(state))
+    with pytest.raises(UserError, match="step-00000002"):
+        train(tiny(), run, resume=True, progress=False)
+    # Deleting it, as the message says, starts over here.
+    shutil.rmtree(path.parent)
+    train(tiny(), run, resume=True, progress=False, stop_after=3)
 
 
 def test_other_runs_are_refused(tmp_path: Path) -> None:

@@ -156,7 +156,7 @@ def export(run: str | Path, out: str | Path, *, name: str | None = None, overwri
     """
     run = Path(run)
     recipe, weights, last = _last_weights(run)
-    training: dict[str, Any] = {"steps": last.step, "seconds": last.info["seconds"]}
+    training: dict[str, Any] = {"steps": last.step, "seconds": last.info.get("seconds")}
     if (run / "environment.json").exists():
         training["starts"] = files.read_json(run / "environment.json").get("starts", [])
     metrics = run / "metrics.jsonl"
@@ -174,7 +174,10 @@ def _last_weights(run: Path) -> tuple[Recipe, dict[str, Tensor], checkpoints.Che
     if not found:
         raise UserError(f"{run} has no checkpoint yet; train on with --resume")
     last = checkpoints.load(found[-1])
-    return recipe, last.tensors["average" if recipe.ema is not None else "weights"], last
+    kind = "average" if recipe.ema is not None else "weights"
+    if kind not in last.tensors:
+        raise UserError(f"{found[-1]} has no {kind}.safetensors: altered; train on with --resume")
+    return recipe, last.tensors[kind], last
 
 
 def _load_run(run: Path) -> EnergyDensity:

@@ -93,19 +93,28 @@ class _Run:
         found = checkpoints.found(self.out)
         if found:
             last = checkpoints.load(found[-1])
+            missing = {"processes", "sums", "count", "seconds"} - last.info.keys()
+            if missing:
+                raise UserError(
+                    f"{found[-1] / 'state.json'} lacks {', '.join(sorted(missing))}: altered; "
+                    f"delete {found[-1]} to go on from the checkpoint before it"
+                )
             if last.info["processes"] != self.world.size:
                 raise UserError(
                     f"{self.out} was trained by {last.info['processes']} processes, this is a run of "
                     f"{self.world.size}; resume it with as many"
                 )
-            self.trainer.load(last.step, last.tensors)
+            try:
+                self.trainer.load(last.step, last.tensors)
+            except (KeyError, RuntimeError) as error:  # a name that is missing, a shape that is another's
+                raise UserError(f"{found[-1]} does not fit the recipe of its run ({error})") from None
             self.sums, self.count = last.info["sums"], last.info["count"]
             self.seconds = last.info["seconds"]
 
     def announce(self) -> None:
         """Note this start of the run, and forget metrics of updates that will be done again."""
         path = self.out / "environment.json"
-        starts = files.read_json(path)["starts"] if path.exists() else []
+        starts = files.read_json(path).get("starts", []) if path.exists() else []
         starts.append({"step": self.trainer.step, **environment.describe(self.world)})
         files.write_file(path, files.json_bytes({"starts": starts}))
         metrics = self.out / "metrics.jsonl"
