@@ -1,4 +1,4 @@
-"""Where candidates come from: densities that can be sampled and evaluated for every prefix of a context at once."""
+"""Where candidates come from: densities to sample and to evaluate, for every prefix of a context at once."""
 
 from __future__ import annotations
 
@@ -16,8 +16,9 @@ from iclkit.errors import UserError
 class Proposal:
     """A broad Gaussian mixed with Gaussian kernels around the points of the context so far.
 
-    The broad part alone is a prior predictive; the kernels alone are a kernel density estimate. Their mixture finds
-    both what the context shows and what it has not shown yet. Before the first point there is only the broad part.
+    The broad part alone is a prior predictive; the kernels alone are a kernel density estimate. Their mixture
+    finds both what the context shows and what it has not shown yet. Before the first point there is only the
+    broad part.
 
     Args:
         broad_std: Standard deviation of the broad part, centred at zero, in the points' units.
@@ -33,6 +34,8 @@ class Proposal:
     broad_share: float = 0.5
 
     def __post_init__(self) -> None:
+        if not self.kernel_stds:
+            raise UserError("kernel_stds must name at least one width; for no kernels set broad_share=1")
         if not self.broad_std > 0 or not all(std > 0 for std in self.kernel_stds):
             raise UserError(f"widths must be positive, given {self.broad_std} and {self.kernel_stds}")
         if not 0 <= self.broad_share <= 1:
@@ -72,15 +75,18 @@ class Proposal:
         broad = -0.5 * candidates.square().sum(-1) / self.broad_std**2 - dim * math.log(self.broad_std)
         flat = candidates.reshape(batch, rows * count, dim)
         # |c - x|² as one batched product; clamped, for cancellation can leave it slightly negative.
-        distance = (flat.square().sum(-1)[..., None] + x.square().sum(-1)[:, None] - 2 * flat @ x.mT).clamp_min(0)
-        distance = distance.view(batch, rows, count, points)
+        distance = flat.square().sum(-1)[..., None] + x.square().sum(-1)[:, None] - 2 * flat @ x.mT
+        distance = distance.clamp_min(0).view(batch, rows, count, points)
         hidden = prefixes[:, None, None] <= torch.arange(points, device=x.device)
         kernel = torch.stack(
             [
-                torch.logsumexp((-0.5 / std**2 * distance).masked_fill(hidden, -math.inf), -1) - dim * math.log(std)
+                torch.logsumexp((-0.5 / std**2 * distance).masked_fill(hidden, -math.inf), -1)
+                - dim * math.log(std)
                 for std in self.kernel_stds
             ]
-        ).logsumexp(0) - prefixes.clamp_min(1).log()[:, None] - math.log(len(self.kernel_stds))
-        share = torch.where(prefixes == 0, 1.0, self.broad_share).to(x)[:, None]
+        ).logsumexp(0)
+        # Lengths are integers, whose log torch would take in float32.
+        kernel = kernel - prefixes.to(x.dtype).clamp_min(1).log()[:, None] - math.log(len(self.kernel_stds))
+        share = x.new_full((rows, 1), self.broad_share).masked_fill(prefixes[:, None] == 0, 1)
         mixed = torch.logaddexp(broad + share.log(), kernel + torch.log1p(-share))
         return mixed - 0.5 * dim * math.log(2 * math.pi)
