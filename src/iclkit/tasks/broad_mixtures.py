@@ -44,7 +44,7 @@ class BroadMixtures(DensityTask):
     axis_spread: float = 0.5
     component_spread: float = 0.5
     episode_spread: float = 0.6
-    jitter: float = 0.15
+    jitter: float = 0.2
 
     def __post_init__(self) -> None:
         if self.max_components < 1 or self.dim < 1:

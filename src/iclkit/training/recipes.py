@@ -56,13 +56,22 @@ def energy_2d() -> Recipe:
     return Recipe(
         name="energy-2d",
         task=BroadMixtures(),
-        objective=BinaryNCE(proposal=Proposal(broad_std=1.7, kernel_stds=(0.35,))),
-        network=NetworkConfig(base_std=1.7, features=32, wavelengths=(0.3, 8.0)),
-        optimizer=OptimizerConfig(name="muon"),
+        objective=BinaryNCE(
+            proposal=Proposal(broad_std=2.0, kernel_stds=(0.1, 0.35), broad_share=0.4),
+            negatives=8,
+            prefixes=12,
+            labels="law",
+        ),
+        network=NetworkConfig(
+            width=96, layers=4, heads=4, max_points=64, features=16, wavelengths=(0.25, 12.0), base_std=2.0
+        ),
+        optimizer=OptimizerConfig(name="muon", rate=2e-3, matrix_rate=2e-2, betas=(0.9, 0.98)),
+        schedule=Schedule(warmup=0.01, shape="linear"),
+        episodes=64,
         points=65,
-        steps=8000,
-        ema=0.999,
+        steps=6500,
         standardise=True,
+        checkpoint_every=250,
     )
 
 
