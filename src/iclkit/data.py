@@ -102,7 +102,7 @@ def read_table(
     held = rows if kept is None else len(kept)
     if max_rows is not None and held > max_rows:
         stated = f"over {most:,}" if most is not None and rows > most else f"{held:,}"
-        raise UserError(f"{path}: {stated} rows, {max_rows:,} are accepted; {advice}")
+        raise UserError(f"{path} has {stated} rows, at most {max_rows:,} are accepted; {advice}")
     return Table(source.take(kept, chosen), tuple(source.names[i] for i in chosen), source.named, rows)
 
 
@@ -152,8 +152,8 @@ class _Array:
             row, column = (int(i) for i in np.argwhere(bad)[0])
             line = row if kept is None else int(kept[row])
             raise UserError(
-                f"{self._path}, row {line + 1}, {self.names[columns[column]]}: {values[row, column]} is missing, "
-                "infinite or too large; drop the row"
+                f"{self._path}, row {line + 1}, {self.names[columns[column]]}: "
+                f"{values[row, column]} is missing, infinite or too large; drop the row"
             )
         return values
 

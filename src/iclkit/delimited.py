@@ -158,8 +158,8 @@ def _sniff(lines: list[str]) -> str:
 def _is_header(rows: list[list[str]]) -> bool:
     """Whether the first of two rows (or one) names the columns.
 
-    It does if it has words and no numbers. And if it counts the columns from 0, as pandas names them by default,
-    unless the row below it is as whole.
+    It does if it has words and no numbers. And if it counts the columns from 0, as pandas names them by
+    default, unless the row below it holds whole numbers too.
     """
     cells = [cell for cell in rows[0] if cell.lower() not in _MISSING]
     if not any(_parse(cell) is not None for cell in cells):

@@ -1,0 +1,44 @@
+"""`iclkit models`: list the models that come with the package, or print the card of one."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+from iclkit.cli.parser import Parser
+from iclkit.errors import UserError
+
+
+def run(argv: list[str]) -> None:
+    parser = Parser("models", "List the models that come with the package, or print the card of one.")
+    parser.add_argument("name", metavar="NAME", nargs="?", help="a model of the list, or a model folder")
+    name = parser.parse(argv).name
+
+    from iclkit.training.models import load, shipped
+
+    if name is not None:
+        learner = load(name)
+        if not learner.card:
+            raise UserError(f"{name} has no card; write one by: iclkit card {name}")
+        sys.stdout.write(learner.card if learner.card.endswith("\n") else learner.card + "\n")
+        return
+    known = shipped()
+    if not known:
+        print("no model comes with this copy of the package; train one: iclkit train energy-tiny")
+    width = max(map(len, known), default=0)
+    for model, folder in known.items():
+        print(f"{model:{width}}  {_line(folder)}")
+
+
+def _line(folder: Path) -> str:
+    """A model in one line."""
+    from iclkit.training import files
+
+    data: dict[str, Any] = files.read_json(folder / "model.json")
+    network = data["network"]
+    units = "any units" if data["standardise"] else "the units of its prior"
+    return (
+        f"densities of {network['dim']} columns in {units}, contexts of up to {network['max_points']} points; "
+        f"prior {data['task']['type']}, {network['layers']} layers, width {network['width']}"
+    )

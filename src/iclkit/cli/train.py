@@ -1,0 +1,158 @@
+"""`iclkit train`: carry out a recipe, any field of which can be given another value."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import io
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from iclkit.cli.parser import Parser
+from iclkit.errors import UserError
+
+if TYPE_CHECKING:
+    from iclkit.training import Recipe
+
+
+def run(argv: list[str]) -> None:
+    parser = _parser()
+    if any(argument in ("-h", "--help") for argument in argv):
+        _help(parser, argv)
+        return
+    # The recipe decides which options there are, so it is looked for first.
+    name = parser.parse_known_args(argv)[0].recipe
+    if name is None:
+        raise UserError("name a recipe to train, e.g. iclkit train energy-tiny (see iclkit recipes)")
+    recipe = _recipe(name)
+    parser.check_options([_dashed(argument) for argument in argv], _options(recipe))
+    given, rest = parser.parse_known_args(argv)
+    recipe = _override(recipe, rest)
+    if given.stop_after is not None and given.stop_after < 1:
+        raise UserError(f"--stop-after must be at least 1, given {given.stop_after}")
+
+    from iclkit.cli.output import note
+    from iclkit.training import train
+
+    out = given.out or Path("runs") / recipe.name
+    train(
+        recipe,
+        out,
+        resume=given.resume,
+        steps=given.steps,
+        progress=not given.quiet,
+        stop_after=given.stop_after,
+        device=given.device,
+    )
+    note(f"the run is in {out}; use it as --model {out}, or make a model folder: iclkit export {out} FOLDER")
+
+
+def _parser() -> Parser:
+    parser = Parser(
+        "train",
+        "Carry out a recipe. Each of its fields is an option too, e.g. --network.width 64; "
+        "iclkit train RECIPE --help lists them. Processes share the work under: "
+        "torchrun --nproc-per-node 2 -m iclkit train RECIPE.",
+        add_help=False,
+    )
+    parser.add_argument(
+        "recipe", metavar="RECIPE", nargs="?", help="name of a recipe (see iclkit recipes), or a .json file"
+    )
+    parser.add_argument("--out", type=Path, metavar="DIR", help="folder of the run (default: runs/RECIPE)")
+    parser.add_argument("--steps", type=int, metavar="S", help="updates; the schedule rescales")
+    parser.add_argument("--resume", action="store_true", help="go on from the folder's last checkpoint")
+    parser.add_argument("--stop-after", type=int, metavar="STEP", help="write a checkpoint there, and stop")
+    parser.add_argument("--device", help="where to compute: cpu, cuda, ... (default: a GPU if there is one)")
+    parser.add_argument("--quiet", action="store_true", help="show no progress")
+    parser.add_argument("-h", "--help", action="store_true", help="show this, and RECIPE's fields if named")
+    return parser
+
+
+def _recipe(name: str) -> Recipe:
+    from iclkit.training import Recipe, recipe_named
+
+    if not name.endswith(".json"):
+        return recipe_named(name)
+    path = Path(name)
+    if not path.is_file():
+        raise UserError(f"there is no file {path}")
+    try:
+        return Recipe.from_json(path.read_text(encoding="utf-8"))
+    except UnicodeDecodeError:
+        raise UserError(f"{path} is not UTF-8 text") from None
+
+
+def _options(recipe: Recipe) -> list[str]:
+    """The option of every field of a recipe, and of the dataclasses within it."""
+    return [f"--{prefix}{path}" for path, value in _fields(recipe) for prefix in _prefixes(path, value)]
+
+
+def _fields(config: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+    for field in dataclasses.fields(config):
+        value = getattr(config, field.name)
+        name = _dashed(path + field.name)
+        if dataclasses.is_dataclass(value):
+            yield from _fields(value, f"{name}.")
+        else:
+            yield name, value
+
+
+def _prefixes(path: str, value: Any) -> list[str]:
+    # A switch at the top has two options; further down the "no-" stands before the last part of the name.
+    return ["", "no-"] if isinstance(value, bool) and "." not in path else [""]
+
+
+def _dashed(argument: str) -> str:
+    """An option as it is registered: both --log_every and --log-every are understood."""
+    option, equals, value = argument.partition("=")
+    return option.replace("_", "-") + equals + value
+
+
+def _override(recipe: Recipe, options: Sequence[str]) -> Recipe:
+    """The recipe with some fields replaced.
+
+    Raises:
+        UserError: A value of another type, or one that makes no recipe.
+    """
+    import tyro
+
+    if not options:
+        return recipe
+    loose = next((argument for argument in options[:1] if not argument.startswith("--")), None)
+    if loose is not None:
+        raise UserError(f"unexpected argument {loose!r}; fields are set by options, e.g. --steps 100")
+    told = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(told):
+            return tyro.cli(type(recipe), default=recipe, args=options, prog="iclkit train")
+    except SystemExit:
+        raise UserError(_in_one_line(told.getvalue())) from None
+
+
+def _in_one_line(box: str) -> str:
+    """What an error box of tyro's says, without its frame, rules and the help below them."""
+    lines = [line.strip("│╭╮╰╯ ") for line in re.sub(r"\x1b\[[0-9;]*m", "", box).splitlines()]
+    told = []
+    for line in lines:
+        if line.endswith("──"):
+            if told:
+                break
+            continue
+        told.append(line)
+    message = " ".join(told).strip().removeprefix("Error parsing ")
+    return message or "a field was given a value that it does not take"
+
+
+def _help(parser: Parser, argv: list[str]) -> None:
+    import tyro
+
+    parser.print_help()
+    known = [argument for argument in argv if argument not in ("-h", "--help")]
+    name = parser.parse_known_args(known)[0].recipe
+    if name is not None:
+        recipe = _recipe(name)
+        print(f"\nFields of {recipe.name}:\n")
+        with contextlib.suppress(SystemExit):
+            tyro.cli(type(recipe), default=recipe, args=["--help"], prog=f"iclkit train {name}")

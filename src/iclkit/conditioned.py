@@ -1,0 +1,102 @@
+"""A trained density with a user's data as its context: what the command line and scikit-learn see of it."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import warnings
+from collections.abc import Sequence
+from functools import cached_property
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from iclkit.data import refuse_constant_columns
+from iclkit.energy.chains import Chains, Sampler
+from iclkit.energy.partition import LogPartition
+from iclkit.errors import UserError
+from iclkit.learners.trained import EnergyDensity
+
+
+class ConditionedDensity:
+    """The density that frozen weights see behind one context; arrays in and out, in the data's own units.
+
+    Args:
+        learner: The trained model.
+        context: Rows that the density is conditioned on, [n, d], finite.
+        names: Names of the columns, for messages; "column 1", ... by default.
+        allow_longer: Take more rows than the model was trained on, with a warning.
+        double: Evaluate in double precision, at twice the cost; in single precision a log density has an error
+            of about 1e-5, which depends on the points that it is evaluated with.
+
+    Raises:
+        UserError: Rows that the model cannot be conditioned on.
+    """
+
+    def __init__(
+        self,
+        learner: EnergyDensity,
+        context: NDArray[np.float64],
+        names: Sequence[str] | None = None,
+        allow_longer: bool = False,
+        double: bool = False,
+    ) -> None:
+        check_context(learner, context, names, allow_longer)
+        if double:
+            learner = dataclasses.replace(learner, network=copy.deepcopy(learner.network).double())
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # `check_context` has said it
+            self._landscape = learner.condition(torch.tensor(context), allow_longer=allow_longer)
+
+    @cached_property
+    def _distribution(self) -> torch.distributions.Distribution:
+        return self._landscape.normalise()
+
+    @property
+    def log_partition(self) -> LogPartition:
+        """How the density is normalised, and how well."""
+        return self._landscape.log_partition()
+
+    def log_density(self, points: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Log density of points [m, d] in nats, per unit of each column."""
+        with torch.no_grad():
+            values = self._distribution.log_prob(torch.tensor(points, dtype=torch.float64)).double().numpy()
+        # So far away that its coordinates overflow.
+        return np.where(np.isnan(values), -np.inf, values)
+
+    def sample(
+        self, size: int, seed: int, sampler: Sampler | None = None
+    ) -> tuple[NDArray[np.float64], Chains]:
+        """Draw points [size, d].
+
+        Args:
+            size: How many.
+            seed: Seed of the draws.
+            sampler: A Markov chain sampler; None for the landscape's own choice.
+
+        Returns:
+            The draws, and the chains that they are from, with their diagnostics.
+        """
+        _ = self._distribution  # what has no normalising constant is refused
+        generator = torch.Generator().manual_seed(seed)
+        draws, chains = self._landscape.sample(size, sampler, generator, diagnostics=True)
+        return draws.double().numpy(), chains
+
+
+def check_context(
+    learner: EnergyDensity, context: NDArray[np.float64], names: Sequence[str] | None, allow_longer: bool
+) -> None:
+    """Whether a model can be conditioned on a context; arguments and errors as of `ConditionedDensity`."""
+    rows, columns = context.shape
+    name = learner.name or "the model"
+    if columns != learner.dim:
+        raise UserError(f"the context has {columns} columns, {name} takes {learner.dim}")
+    if learner.standardise and rows < 2:
+        raise UserError(f"{name} needs at least 2 rows to know the units of the data, given {rows}")
+    if rows > learner.limit:
+        words = f"the context has {rows} rows, {name} was trained on up to {learner.limit}"
+        if not allow_longer:
+            raise UserError(f"{words}; give a subset of them")
+        warnings.warn(f"{words}: nothing is known of its quality beyond", stacklevel=3)
+    refuse_constant_columns(context, names or [f"column {i + 1}" for i in range(columns)])
