@@ -39,13 +39,15 @@ class MixturePredictive(Predictive):
 
     def log_prob(self, candidates: Float[Tensor, "B P K d"]) -> Float[Tensor, "B P K"]:
         batch, prefixes, count, dim = candidates.shape
+        if not candidates.numel():
+            return candidates.new_zeros(batch, prefixes, count)
         flat = candidates.reshape(batch * prefixes, count, dim)
         constant, *parts = (
             part.reshape(batch * prefixes, *part.shape[2:])
             for part in (self._constant(), self.means, self.whiten, self.dof)
             if part is not None
         )
-        components = max(constant.shape[-1], 1)
+        components = constant.shape[-1]
         columns = max(1, min(count, CHUNK // components))
         rows = max(1, CHUNK // (components * columns))
         scored = [
@@ -62,8 +64,6 @@ class MixturePredictive(Predictive):
             )
             for r in range(0, batch * prefixes, rows)
         ]
-        if not scored or not count:
-            return candidates.new_zeros(batch, prefixes, count)
         return torch.cat(scored).view(batch, prefixes, count)
 
     def sample(self, size: int, generator: torch.Generator | None = None) -> Float[Tensor, "B P K d"]:

@@ -84,4 +84,4 @@ def _scored(laws: Mixtures, x: Float[Tensor, "*points d"]) -> Iterator[tuple[sli
         members = slice(start, min(start + step, size))
         part = Mixtures(laws.log_weights[members], laws.means[members], laws.scale_tril[members])
         scored = part.log_prob(flat.expand(members.stop - start, -1, -1))
-        yield members, scored.view(-1, *x.shape[:-1])
+        yield members, scored.view(members.stop - start, *x.shape[:-1])
