@@ -25,7 +25,7 @@ from iclkit.energy import objectives
 from iclkit.energy.network import EnergyTransformer
 from iclkit.energy.objectives import ContrastiveDivergence, Objective, PersistentDivergence
 from iclkit.errors import UserError
-from iclkit.tasks import FinitePool, GaussianMixtures
+from iclkit.tasks import BroadMixtures, FinitePool, GaussianMixtures, Mixtures
 from iclkit.training import (
     RECIPES,
     NetworkConfig,
@@ -44,6 +44,7 @@ from iclkit.training.distributed import World
 from iclkit.training.muon import Muon, orthogonalise
 from iclkit.training.optimizers import Optimizers
 from iclkit.training.run import _lines_until
+from iclkit.training.trainer import _move
 
 
 def tiny(**changes: Any) -> Recipe:
@@ -201,6 +202,15 @@ def test_batches_are_a_function_of_seed_step_and_slot(recorder: type[Recorder]) 
     other = dataclasses.replace(recipe, seed=1)
     assert not torch.equal(draw_batch(other, 0).x, expected[0])
     assert draw_batch(recipe, 0, processes=2).x.shape == (2, 5, 1)
+
+
+def test_batches_move_with_their_laws() -> None:
+    """The meta device stands for an accelerator, which the test machine may lack."""
+    for task in (GaussianMixtures(), BroadMixtures()):
+        moved = _move(task.draw(2, 3, torch.Generator().manual_seed(0)), torch.device("meta"))
+        assert moved.x.device.type == "meta"
+        assert isinstance(moved.law, Mixtures)
+        assert moved.law.log_prob(moved.x).device.type == "meta"
 
 
 def test_initial_weights_follow_the_seed_and_leave_the_generator_alone() -> None:
