@@ -113,23 +113,25 @@ class KernelDensityLearner(FittedLearner):
 
 @dataclass(frozen=True)
 class GaussianMixtureLearner(FittedLearner):
-    """Gaussian mixture of full covariances fitted by EM (scikit-learn's), its size chosen by BIC.
+    """Gaussian mixture fitted by EM (scikit-learn's), its size and the form of its covariances chosen by BIC.
 
     Args:
         dim: Dimension of the points.
         max_components: Largest number of components tried; never more than one for every d + 1 points.
         starts: Random starts of EM for each.
         regularisation: Added to the covariances' diagonal, in standardised units.
+        covariances: Forms of the covariances tried: "full", "diag", "spherical", "tied".
         seed: Seed of the starts.
 
     Raises:
-        UserError: A count below one, or scikit-learn not installed.
+        UserError: A count below one, an unknown form, or scikit-learn not installed.
     """
 
     dim: int
     max_components: int = 6
     starts: int = 2
     regularisation: float = 1e-3
+    covariances: tuple[str, ...] = ("full",)
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -137,6 +139,9 @@ class GaussianMixtureLearner(FittedLearner):
             raise UserError(
                 f"max_components and starts must be at least 1, given {self.max_components} and {self.starts}"
             )
+        accepted = ("full", "diag", "spherical", "tied")
+        if not self.covariances or not set(self.covariances) <= set(accepted):
+            raise UserError(f"covariances must be some of {accepted}, given {self.covariances}")
 
     def _fit(self, z: Float[Tensor, "B n d"]) -> tuple[Tensor, Tensor, Tensor]:
         try:
@@ -157,14 +162,24 @@ class GaussianMixtureLearner(FittedLearner):
                 warnings.simplefilter("ignore", ConvergenceWarning)
                 fits = [
                     GaussianMixture(
-                        k, n_init=self.starts, reg_covar=self.regularisation, random_state=self.seed
+                        k,
+                        covariance_type=form,
+                        n_init=self.starts,
+                        reg_covar=self.regularisation,
+                        random_state=self.seed,
                     ).fit(points)
+                    for form in self.covariances
                     for k in range(1, most + 1)
                 ]
             best = min(fits, key=lambda fit: fit.bic(points))
             k = best.n_components
             log_weights[episode, :k] = torch.as_tensor(best.weights_).log().to(z)
             means[episode, :k] = torch.as_tensor(best.means_).to(z)
-            # scikit-learn's precision factor U has Σ⁻¹ = U Uᵀ, so Uᵀ whitens.
-            whiten[episode, :k] = torch.as_tensor(best.precisions_cholesky_).mT.to(z)
+            # scikit-learn's precision factor U has Σ⁻¹ = U Uᵀ, so Uᵀ whitens; other forms keep part of it.
+            factor = torch.as_tensor(best.precisions_cholesky_)
+            if best.covariance_type == "diag":
+                factor = torch.diag_embed(factor)
+            elif best.covariance_type == "spherical":
+                factor = factor[:, None, None] * torch.eye(z.shape[2], dtype=factor.dtype)
+            whiten[episode, :k] = factor.mT.to(z)
         return log_weights, means, whiten
