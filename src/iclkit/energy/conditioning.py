@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from iclkit.energy.network import EnergyTransformer
 
 # Queries of one forward pass: bounds its memory, and stays in cache.
-_CHUNK = 2048
+_CHUNK = 1024
 # The published chains start from the uniform distribution on (-15, 15)^d: 4 scales make its half-width.
 _PUBLISHED_SCALE = 15 / 4
 
@@ -30,23 +30,26 @@ def condition(
 ) -> EnergyLandscape:
     """What `EnergyTransformer.condition` does; see there."""
     batch = _check(network, context, allow_longer)
-    weights = network.readout.weight
-    points = context.detach().to(weights).view(batch or 1, *context.shape[-2:])
-    frozen = _frozen(network)
+    # Outside inference mode: its tensors could not take part in the scores that are asked for later.
     with torch.inference_mode(False), torch.no_grad():
-        encoded = frozen.encode(points.clone())
-    prefix = torch.tensor([points.shape[1]], device=weights.device)
+        frozen = _frozen(network)
+        weights = frozen.readout.weight
+        points = context.detach().to(weights).clone().view(batch or 1, *context.shape[-2:])
+        encoded = frozen.encode(points)
+        prefix = torch.tensor([points.shape[1]], device=weights.device)
+        matrix = (
+            torch.as_tensor((network.base_std or _PUBLISHED_SCALE) if scale is None else scale)
+            .to(weights)
+            .clone()
+        )
+        if matrix.ndim == 0:
+            matrix = matrix * torch.eye(network.dim, dtype=weights.dtype, device=weights.device)
+        centre = weights.new_zeros(network.dim)
 
     def energy(x: Float[Tensor, "B M d"]) -> Float[Tensor, "B M"]:
         chunk = max(1, _CHUNK // len(x))
         return torch.cat([frozen.query(encoded, part[:, None], prefix)[:, 0] for part in x.split(chunk, 1)], 1)
 
-    if scale is None:
-        scale = network.base_std or _PUBLISHED_SCALE
-    matrix = torch.as_tensor(scale, dtype=weights.dtype, device=weights.device)
-    if matrix.ndim == 0:
-        matrix = matrix * torch.eye(network.dim, dtype=weights.dtype, device=weights.device)
-    centre = weights.new_zeros(network.dim)
     return EnergyLandscape(energy, network.dim, batch, centre, matrix, points[0] if batch is None else points)
 
 
