@@ -10,8 +10,11 @@ import math
 import pytest
 import torch
 
+from iclkit.energy.annealing import anneal
 from iclkit.energy.landscape import EnergyLandscape
 from iclkit.energy.network import EnergyTransformer
+from iclkit.energy.quadrature import integrate
+from iclkit.energy.rejection import draw
 from iclkit.energy.samplers import HMC, MALA, Langevin
 from iclkit.errors import UserError
 from iclkit.tasks import BroadMixtures, GaussianMixtures, Mixtures
@@ -125,6 +128,15 @@ class TestAnnealing:
         assert ((found.estimate + SHIFT).abs() <= SIGMAS * found.error).all()
         assert found.error.max() < 0.2
 
+    def test_a_constant_added_to_the_energy_comes_off_exactly(self):
+        law = gaussian(0.5, 4, 1, 0.7)
+        one, other = (
+            anneal(lambda x, c=c: c - law.log_prob(x), torch.zeros(1, 4), torch.eye(4)[None], generator())
+            for c in (0.0, 40.0)
+        )
+        # float32: 40 more or less in each of some 20 increments of the log weight.
+        assert (one.log_integral - other.log_integral).item() == pytest.approx(40, abs=1e-3)
+
     def test_mixture(self):
         law = GaussianMixtures(dim=5, mean_std=1.0, std=0.4).laws(4, generator(5))
         found = landscape(law, 1.2).log_partition()
@@ -165,6 +177,19 @@ class TestDraws:
         assert (chains.ess > 0.9 * size).all()
         assert (chains.rhat < 1.01).all()
         assert (chains.acceptance > 0.3).all()
+
+    def test_rejection_corrects_a_coarse_quadrature(self):
+        """Only the first cut is made, so boxes are as wide as the Gaussian; moments up to the fourth are right."""
+        law, size = gaussian(0.4, 2, 1, 0.2), 40_000
+        energy, centre, scale = lambda x: -law.log_prob(x), torch.zeros(1, 2), torch.eye(2)[None]
+        coarse = integrate(energy, centre, scale, tolerance=10.0)
+        chains = draw(energy, centre, scale, coarse, size, generator(19))
+        z = (chains.points[0] - 0.2) / 0.4
+        assert chains.acceptance < 0.7
+        # Variances of z, z² and z⁴ are 1, 2 and 96; a thousandth of the mass, at |z| < 5, may be lost.
+        for power, moment, variance, lost in ((1, 0, 1, 5e-3), (2, 1, 2, 0.01), (4, 3, 96, 0.1)):
+            error = (z.pow(power).mean() - moment).abs()
+            assert error < SIGMAS * math.sqrt(variance / (2 * size)) + lost
 
     def test_energy_distance_to_exact_draws(self):
         episodes = BroadMixtures().draw(1, 32, generator(12))
