@@ -72,7 +72,7 @@ class ConstantPredictive(Predictive):
 
 
 def test_intervals_cover_the_mean_as_often_as_they_say():
-    # 400 data sets of 100 normal numbers: 95 % intervals should miss 20 times (22, for the bootstrap is a little
+    # 400 sets of 100 normal numbers: 95 % intervals should miss 20 times (22, for the bootstrap is a little
     # narrow); 6 standard deviations of a binomial allow 48. False alarms: below 1e-6.
     values = torch.randn(400, 100, generator=seeded(), dtype=torch.float64)
     missed = 0
