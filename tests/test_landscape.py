@@ -179,7 +179,7 @@ class TestDraws:
         assert (chains.acceptance > 0.3).all()
 
     def test_rejection_corrects_a_coarse_quadrature(self):
-        """Only the first cut is made, so boxes are as wide as the Gaussian; moments up to the fourth are right."""
+        """Boxes as wide as the Gaussian: its moments up to the fourth still come out right."""
         law, size = gaussian(0.4, 2, 1, 0.2), 40_000
         energy, centre, scale = lambda x: -law.log_prob(x), torch.zeros(1, 2), torch.eye(2)[None]
         coarse = integrate(energy, centre, scale, tolerance=10.0)
