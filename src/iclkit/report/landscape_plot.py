@@ -91,7 +91,7 @@ def _draw_plane(
     bar = figure.colorbar(filled, ax=axes, pad=0.02, aspect=28)
     bar.set_label("log density (nats)", size=13, color=_INK)
     bar.ax.tick_params(labelsize=11, colors=_INK, length=3)
-    bar.set_ticks(np.arange(np.ceil(peak - _DEPTH), peak + 1e-9, 2))
+    bar.set_ticks(np.arange(2 * np.ceil((peak - _DEPTH) / 2), peak + 1e-9, 2))
 
     outlines = dict(sorted((_level(values, share), f"{share:.0%}") for share in _SHARES))
     if len(outlines) == len(_SHARES):
