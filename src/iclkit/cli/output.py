@@ -70,3 +70,11 @@ def note(message: str) -> None:
     """A line that goes with the result, not into it; of the processes of one run, the first speaks for all."""
     if os.environ.get("RANK", "0") == "0":
         print(f"iclkit: {message}", file=sys.stderr)
+
+
+def check_folder(out: Path, force: bool) -> None:
+    """Refuse an output folder that holds something, unless forced."""
+    if out.exists() and not out.is_dir():
+        raise UserError(f"{out} is a file; name a folder")
+    if out.is_dir() and any(out.iterdir()) and not force:
+        raise UserError(f"{out} is not empty; name another folder, or write into it by --force")

@@ -1,0 +1,21 @@
+"""`iclkit card`: measure a model against the exact reference and write its card."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from iclkit.cli import output
+from iclkit.cli.parser import Parser
+
+
+def run(argv: list[str]) -> None:
+    parser = Parser("card", "Measure a model against the exact reference of its prior and write its card.")
+    parser.add_argument("model", metavar="MODEL", help="name of a shipped model, or a model folder")
+    parser.add_argument("--out", type=Path, metavar="FILE", help="file to write (default: the model's card.md)")
+    parser.add_argument("--datasets", type=int, default=500, help="held-out data sets (default: 500)")
+    given = parser.parse(argv)
+    output.check(given.out, True, [])
+
+    from iclkit.report.card import write_card
+
+    output.note(f"wrote {write_card(given.model, given.out, datasets=given.datasets)}")
