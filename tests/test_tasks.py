@@ -143,6 +143,19 @@ class TestSmallMatrices:
         )
 
 
+@pytest.mark.parametrize(
+    "task", [BroadMixtures(), ConjugateMixtures(), ConjugateMixtures(concentration=4.0)], ids=repr
+)
+def test_weights_are_dirichlet(task: BroadMixtures | ConjugateMixtures) -> None:
+    # E Σ w² = (α + 1)/(K α + 1), averaged over K = 1..6. One of three z-statistics passes 4.5 once in 50,000.
+    law = task.draw(20_000, 1, generator(1)).law
+    assert isinstance(law, Mixtures)
+    squares = law.log_weights.double().exp().square().sum(-1)
+    alpha = task.concentration
+    expected = sum((alpha + 1) / (k * alpha + 1) for k in range(1, 7)) / 6
+    assert abs(squares.mean().item() - expected) < 4.5 * squares.std().item() / math.sqrt(len(squares))
+
+
 class TestGaussianMixtures:
     def test_published_prior(self) -> None:
         assert GaussianMixtures() == GaussianMixtures(components=3, dim=2, mean_std=5.0, std=0.33)
