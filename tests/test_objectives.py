@@ -241,7 +241,7 @@ def test_law_labels_have_the_expected_gradient_of_hard_ones_and_less_variance(
         difference, error = law[0][name] - hard[0][name], math.hypot(law[1][name], hard[1][name])
         assert abs(difference) < LIMIT * error, name
     # What hard labels add is noise uncorrelated with the law's gradient. Far from the truth the differences
-    # between episodes dominate both; at the truth, were the variances equal, 0.8 would be undercut once in 17 times.
+    # between episodes dominate both. At the truth, equal variances would fall below 0.8 once in 17 times.
     ratio = sum(error**2 for error in law[1].values()) / sum(error**2 for error in hard[1].values())
     assert ratio < (1.0 if wrong else 0.8)
 

@@ -62,6 +62,7 @@ class Curve:
 
     @property
     def datasets(self) -> int:
+        """How many data sets were measured."""
         return len(self.values)
 
     @property

@@ -10,6 +10,8 @@ from torch import Tensor
 
 
 class Queryable(Protocol):
+    """Anything that scores candidates under prefixes of a context that it encoded before."""
+
     def query(
         self, context: Any, candidates: Float[Tensor, "B P K d"], prefixes: Tensor
     ) -> Float[Tensor, "B P K"]: ...

@@ -35,6 +35,7 @@ class MixturePredictive(Predictive):
 
     @property
     def isotropic(self) -> bool:
+        """Whether every component has one scale for all axes."""
         return self.whiten.ndim == self.log_weights.ndim
 
     def log_prob(self, candidates: Float[Tensor, "B P K d"]) -> Float[Tensor, "B P K"]:

@@ -80,6 +80,7 @@ class Block(nn.Module):
     def query(
         self, x: Float[Tensor, "B Q W"], memory: Memory, hidden: Bool[Tensor, "Q N"], twice: bool = False
     ) -> Float[Tensor, "B Q W"]:
+        """The same for queries, which see the stored tokens that are not hidden from them, and themselves."""
         x = x + self.attention.query(self.attention_norm(x), memory, hidden, twice)
         return x + self.mlp(self.mlp_norm(x))
 

@@ -71,6 +71,7 @@ class BroadMixtures(DensityTask):
 
     @property
     def latent_size(self) -> int:
+        """Length of a latent vector (L)."""
         return sum(math.prod(shape) for shape in self._blocks().values())
 
     def _split(self, latent: Float[Tensor, "*batch L"]) -> dict[str, Tensor]:

@@ -20,6 +20,7 @@ PARTIAL = ".partial-"
 
 
 def json_bytes(data: Any) -> bytes:
+    """Data as the content of a JSON file; NaN and infinity, which JSON does not know, are refused."""
     return (json.dumps(data, indent=2, allow_nan=False) + "\n").encode()
 
 
@@ -29,6 +30,7 @@ def tensor_bytes(tensors: Mapping[str, Tensor]) -> bytes:
 
 
 def digest(content: bytes) -> str:
+    """SHA-256 of a file's content."""
     return hashlib.sha256(content).hexdigest()
 
 
