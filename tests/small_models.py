@@ -1,0 +1,55 @@
+"""Model folders for tests: networks that were never trained, one of which is a Gaussian in closed form."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from iclkit.tasks import GaussianMixtures
+from iclkit.training import NetworkConfig, recipe_named
+from iclkit.training.models import save_model
+
+BASE_STD = 1.7
+LIMIT = 16
+
+
+def save_small_model(
+    folder: Path, dim: int = 2, *, name: str = "small", readout: float = 0.0, standardise: bool = True
+) -> Path:
+    """Write a model folder.
+
+    Args:
+        folder: Where.
+        dim: Dimension of the points.
+        name: Name of the model.
+        readout: Scale of the last layer's random weights. At 0 the network adds nothing to its base energy, and
+            the density is that of `base_log_density`.
+        standardise: Whether the model whitens its data.
+    """
+    network = NetworkConfig(dim=dim, width=8, layers=1, heads=2, max_points=LIMIT, base_std=BASE_STD)
+    recipe = dataclasses.replace(
+        recipe_named("energy-tiny"),
+        name=name,
+        task=GaussianMixtures(dim=dim),
+        network=network,
+        standardise=standardise,
+    )
+    weights = {key: value.detach().clone() for key, value in network.build(seed=dim).named_parameters()}
+    generator = torch.Generator().manual_seed(dim)
+    weights["readout.weight"] = readout * torch.randn(1, 8, generator=generator)
+    return save_model(folder, recipe, weights)
+
+
+def base_log_density(context: NDArray[np.float64], points: NDArray[np.float64]) -> NDArray[np.float64]:
+    """log N(x; m, S² C): m the context's mean, C its shrunken covariance ((n-1) V + 2 diag V) / (n + 1)."""
+    n, dim = context.shape
+    variance = np.cov(context.T).reshape(dim, dim)
+    shrunken = ((n - 1) * variance + 2 * np.diag(np.diag(variance))) / (n + 1)
+    covariance = BASE_STD**2 * shrunken
+    offset = points - context.mean(0)
+    distance = np.einsum("mi,ij,mj->m", offset, np.linalg.inv(covariance), offset)
+    return -0.5 * (distance + np.linalg.slogdet(covariance)[1] + dim * np.log(2 * np.pi))
