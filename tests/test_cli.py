@@ -262,7 +262,7 @@ def mistakes() -> dict[str, tuple[str, str]]:
         "folder of something else": ("train energy-tiny --out newer", "is not empty and holds no run"),
         "folder of another run": ("train energy-tiny --out run", "already holds a run"),
         "resumed with another recipe": (
-            "train energy-tiny --out run --resume --seed 7",
+            "train energy-tiny --out run --steps 1 --resume --seed 7",
             "its seed is 0, yours 7",
         ),
         "recipe file": ("train none.json", "there is no file none.json"),
@@ -271,7 +271,7 @@ def mistakes() -> dict[str, tuple[str, str]]:
         "model to print": ("models energy-2", "did you mean 'energy-2d'"),
         "export of nothing": ("export newer out", "holds no run"),
         "export onto something": ("export run newer", "already exists"),
-        "demo into something": ("demo --out newer", "newer is not empty"),
+        "demo into something": ("demo --out newer", "newer is not empty and holds no report.html"),
     }
 
 

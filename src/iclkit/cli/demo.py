@@ -12,11 +12,10 @@ def run(argv: list[str]) -> None:
     parser = Parser("demo", "Write a folder with a self-contained report.html and its pictures.")
     parser.add_argument("--out", type=Path, default=Path("demo"), metavar="DIR", help="folder (default: demo)")
     parser.add_argument("--quick", action="store_true", help="fewer data sets: seconds, wider intervals")
-    parser.add_argument("--force", action="store_true", help="write into a folder that is not empty")
+    parser.add_argument("--force", action="store_true", help="write into a folder of other things")
     given = parser.parse(argv)
-    check_folder(given.out, given.force)
+    check_folder(given.out, given.force, "report.html")
 
     from iclkit.report.demo import write_demo
 
-    write_demo(given.out, quick=given.quick)
-    note(f"wrote {given.out / 'report.html'}")
+    note(f"wrote {write_demo(given.out, quick=given.quick)}")

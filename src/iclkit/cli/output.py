@@ -72,9 +72,15 @@ def note(message: str) -> None:
         print(f"iclkit: {message}", file=sys.stderr)
 
 
-def check_folder(out: Path, force: bool) -> None:
-    """Refuse an output folder that holds something, unless forced."""
+def check_folder(out: Path, force: bool, sign: str) -> None:
+    """Refuse an output folder that holds something else than what is written there.
+
+    Args:
+        out: The folder; may be missing.
+        force: Whether anything may be in it.
+        sign: A file by which an earlier result is known, which may be replaced.
+    """
     if out.exists() and not out.is_dir():
         raise UserError(f"{out} is a file; name a folder")
-    if out.is_dir() and any(out.iterdir()) and not force:
-        raise UserError(f"{out} is not empty; name another folder, or write into it by --force")
+    if out.is_dir() and any(out.iterdir()) and not ((out / sign).is_file() or force):
+        raise UserError(f"{out} is not empty and holds no {sign}; name another folder, or insist by --force")

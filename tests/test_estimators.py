@@ -1,0 +1,216 @@
+"""InContextDensity: scikit-learn's own checks, the density in closed form, and life among other estimators."""
+
+from __future__ import annotations
+
+import pickle
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+pytest.importorskip("sklearn")
+
+from sklearn.base import clone
+from sklearn.model_selection import GridSearchCV, cross_val_score
+from sklearn.neighbors import KernelDensity
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from sklearn.utils.estimator_checks import parametrize_with_checks
+
+from iclkit.errors import UserError
+from iclkit.estimators import InContextDensity
+from iclkit.training import models
+from iclkit.training.models import load
+from small_models import LIMIT, base_log_density, save_small_model
+
+# By quadrature a log density is known to 1e-3.
+TOLERANCE = 2e-3
+
+# Scikit-learn's checks feed up to 10 features.
+DIMS = range(1, 11)
+
+# What a model of two columns cannot pass: checks that feed another number of features and expect success.
+FEATURES = "feeds another number of features than the two that the model takes"
+EXPECTED_FAILURES = {
+    "check_dict_unchanged": FEATURES,
+    "check_dont_overwrite_parameters": FEATURES,
+    "check_dtype_object": FEATURES,
+    "check_estimators_dtypes": FEATURES,
+    "check_estimators_nan_inf": FEATURES,
+    "check_estimators_pickle": FEATURES,
+    "check_f_contiguous_array_estimator": FEATURES,
+    "check_fit2d_predict1d": FEATURES,
+    "check_fit_score_takes_y": FEATURES,
+    "check_methods_sample_order_invariance": FEATURES,
+    "check_methods_subset_invariance": FEATURES,
+    "check_n_features_in_after_fitting": FEATURES,
+    "check_pipeline_consistency": FEATURES,
+    "check_positive_only_tag_during_fit": FEATURES,
+}
+
+
+@pytest.fixture(scope="session")
+def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Untrained models in place of the shipped ones: one for each number of features, and a rugged one."""
+    folder = tmp_path_factory.mktemp("estimators")
+    for dim in DIMS:
+        save_small_model(folder / f"small-{dim}", dim, name=f"small-{dim}")
+    save_small_model(folder / "energy-2d", name="energy-2d", readout=1.0)
+    return folder
+
+
+@pytest.fixture
+def stand_in(small: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(models, "SHIPPED", small)
+
+
+@pytest.fixture
+def data() -> np.ndarray:
+    return np.random.default_rng(0).normal(size=(12, 2)) * [30.0, 0.1] + [1e6, -3.0]
+
+
+@pytest.mark.usefixtures("stand_in")
+@pytest.mark.filterwarnings("ignore:X has .* samples, .* was trained on contexts:UserWarning")
+@parametrize_with_checks(
+    [InContextDensity(), InContextDensity([f"small-{dim}" for dim in DIMS])],
+    # With a model for every number of features, none fails.
+    expected_failed_checks=lambda estimator: EXPECTED_FAILURES if estimator.model == "energy-2d" else {},
+    xfail_strict=True,
+)
+def test_scikit_learn_s_own_checks(estimator, check) -> None:
+    check(estimator)
+
+
+@pytest.mark.usefixtures("stand_in")
+def test_density_is_the_closed_form_in_the_data_s_units(data: np.ndarray) -> None:
+    density = InContextDensity("small-2").fit(data)
+    points = data[::-1] + np.array([5.0, 0.02])
+    expected = base_log_density(data, points)
+    np.testing.assert_allclose(density.score_samples(points), expected, atol=TOLERANCE, rtol=0)
+    assert density.score(points) == pytest.approx(expected.sum(), abs=TOLERANCE * len(points))
+    assert isinstance(density.score(points), float)
+
+
+@pytest.mark.usefixtures("stand_in")
+def test_other_units_change_the_density_by_their_jacobian_alone(data: np.ndarray) -> None:
+    """A network that says something: affine maps of a column leave what it sees as it was."""
+    density = InContextDensity().fit(data)
+    other = InContextDensity().fit(data * [1e-3, 50.0] + [7.0, 1e4])
+    there = other.score_samples(data * [1e-3, 50.0] + [7.0, 1e4])
+    np.testing.assert_allclose(there, density.score_samples(data) - np.log(1e-3 * 50.0), atol=1e-5, rtol=0)
+
+
+@pytest.mark.usefixtures("stand_in")
+def test_samples_come_from_the_density(data: np.ndarray) -> None:
+    density = InContextDensity("small-2").fit(data)
+    draws = density.sample(4000, random_state=0)
+    assert draws.shape == (4000, 2)
+    # The mean log density is minus the entropy, one nat below the peak in two dimensions; of 4000 draws
+    # (standard deviation 1 each) it is further off than 4.5 standard errors for 7e-6 of seeds.
+    peak = base_log_density(data, data.mean(0)[None])[0]
+    assert abs(density.score(draws) / 4000 - (peak - 1)) < 4.5 / np.sqrt(4000) + TOLERANCE
+    np.testing.assert_array_equal(density.sample(3, random_state=1), density.sample(3, random_state=1))
+    assert not np.array_equal(density.sample(3, random_state=1), density.sample(3, random_state=2))
+    assert density.sample(random_state=np.random.RandomState(0)).shape == (1, 2)
+
+
+@pytest.mark.usefixtures("stand_in", "untouched_generators")
+def test_no_global_generator_is_drawn_from(data: np.ndarray) -> None:
+    density = InContextDensity().fit(data)
+    density.score_samples(data)
+    density.sample(5, random_state=0)
+
+
+@pytest.mark.usefixtures("stand_in")
+def test_longer_contexts_are_subsampled_or_refused() -> None:
+    data = np.random.default_rng(1).normal(size=(LIMIT + 9, 2))
+    told = rf"X has {LIMIT + 9} samples, small-2 was trained on contexts of up to {LIMIT}"
+    with pytest.warns(UserWarning, match=told):
+        first = InContextDensity("small-2").fit(data)
+    assert first.context_.shape == (LIMIT, 2)
+    places = [int(np.flatnonzero((data == row).all(1))[0]) for row in first.context_]
+    assert places == sorted(set(places))
+    with pytest.warns(UserWarning, match=told):
+        np.testing.assert_array_equal(InContextDensity("small-2").fit(data).context_, first.context_)
+    with pytest.warns(UserWarning, match=told):
+        other = InContextDensity("small-2", random_state=1).fit(data)
+    assert not np.array_equal(other.context_, first.context_)
+    with pytest.raises(ValueError, match=rf"has {LIMIT + 9} rows, small-2 was trained on up to {LIMIT}"):
+        InContextDensity("small-2", max_context="error").fit(data)
+
+
+@pytest.mark.usefixtures("stand_in")
+def test_mistakes_are_value_errors(data: np.ndarray) -> None:
+    with pytest.raises(ValueError, match="X has n_features=3, but energy-2d takes n_features=2"):
+        InContextDensity().fit(np.ones((5, 3)))
+    with pytest.raises(ValueError, match="did you mean 'energy-2d'"):
+        InContextDensity("energy-3d").fit(data)
+    with pytest.raises(ValueError, match=r"column 'column 2' is constant \(always 1\)"):
+        InContextDensity().fit(np.column_stack([data[:, 0], np.ones(12)]))
+    with pytest.raises(ValueError, match="NaN"):
+        InContextDensity().fit(np.where(data < 0, np.nan, data))
+    with pytest.raises(ValueError, match="n_samples=1, but 2 are needed"):
+        InContextDensity().fit(data[:1])
+    with pytest.raises(ValueError, match="max_context must be 'subsample' or 'error', given 'drop'"):
+        InContextDensity(max_context="drop").fit(data)
+    with pytest.raises(ValueError, match="empty list"):
+        InContextDensity([]).fit(data)
+    with pytest.raises(UserError, match="n_samples must be at least 1, given 0"):
+        InContextDensity().fit(data).sample(0)
+
+
+@pytest.mark.usefixtures("stand_in")
+def test_feature_names_are_kept_and_used() -> None:
+    pandas = pytest.importorskip("pandas")
+    frame = pandas.DataFrame({"length": [1.0, 2.0, 4.0], "width": [3.0, 3.0, 3.0]})
+    with pytest.raises(ValueError, match="column 'width' is constant"):
+        InContextDensity().fit(frame)
+
+
+@pytest.mark.usefixtures("stand_in")
+def test_loaded_models_and_their_folders_are_models(data: np.ndarray, small: Path) -> None:
+    by_name = InContextDensity("small-2").fit(data).score_samples(data)
+    for model in (small / "small-2", load("small-2"), ["small-1", load("small-2")]):
+        np.testing.assert_array_equal(InContextDensity(model).fit(data).score_samples(data), by_name)
+
+
+@pytest.mark.usefixtures("stand_in")
+def test_clones_and_pickles_are_the_same_estimator(data: np.ndarray) -> None:
+    density = InContextDensity(load("energy-2d")).fit(data)
+    scores = density.score_samples(data)
+    assert len(pickle.dumps(density)) < 100_000  # neither the landscape nor its quadrature
+    np.testing.assert_array_equal(pickle.loads(pickle.dumps(density)).score_samples(data), scores)
+    copy = clone(density)
+    assert not hasattr(copy, "context_")
+    np.testing.assert_array_equal(copy.fit(data).score_samples(data), scores)
+
+
+@pytest.mark.usefixtures("stand_in")
+def test_drop_in_for_kernel_density(data: np.ndarray) -> None:
+    """What takes one takes the other: a pipeline, cross-validation, a search over models."""
+    for density in (KernelDensity(), InContextDensity()):
+        pipeline = make_pipeline(StandardScaler(), density).fit(data)
+        assert pipeline.score_samples(data).shape == (12,)
+        assert np.isfinite(cross_val_score(pipeline, data, cv=3)).all()
+    # Scaling before is of no consequence but for the units.
+    scaled = make_pipeline(StandardScaler(), InContextDensity()).fit(data).score_samples(data)
+    plain = InContextDensity().fit(data).score_samples(data)
+    np.testing.assert_allclose(scaled - np.log(data.std(0)).sum(), plain, atol=1e-5, rtol=0)
+    search = GridSearchCV(InContextDensity(), {"model": ["energy-2d", "small-2"]}, cv=3).fit(data)
+    assert search.best_params_["model"] in ("energy-2d", "small-2")
+    assert search.best_estimator_.sample(2, random_state=0).shape == (2, 2)
+
+
+@pytest.mark.skipif("energy-2d" not in models.shipped(), reason="this copy of the package has no energy-2d")
+def test_the_shipped_model_sees_two_clusters() -> None:
+    """Held out, it is better than the Gaussian with the moments of all, and close to the truth.
+
+    Two clusters of unit variance, 8 apart: the truth is worth log 2 nats a point less than the cluster that the
+    point is from, one Gaussian (variance 17 along the axis between them) 0.5 log 17 nats less.
+    """
+    generator = np.random.default_rng(0)
+    points = generator.normal(size=(332, 2)) + 8.0 * (np.arange(332) % 2)[:, None] * [1.0, 0.0]
+    context, held_out = points[:32], points[32:]
+    score = InContextDensity().fit(context).score(held_out) / len(held_out)
+    cluster = -np.log(2 * np.pi) - 1
+    assert score > max(cluster - np.log(2) - 0.5, cluster - 0.5 * np.log(17) + 0.2)
