@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Shaped
 from torch import Tensor
 
 from iclkit.errors import UserError
@@ -74,7 +74,7 @@ class BroadMixtures(DensityTask):
         """Length of a latent vector (L)."""
         return sum(math.prod(shape) for shape in self._blocks().values())
 
-    def _split(self, latent: Float[Tensor, "*batch L"]) -> dict[str, Tensor]:
+    def _split(self, latent: Shaped[Tensor, "*batch L"]) -> dict[str, Tensor]:
         blocks = self._blocks()
         parts = latent.split([math.prod(shape) for shape in blocks.values()], -1)
         return {
