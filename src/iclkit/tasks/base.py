@@ -12,7 +12,6 @@ from torch import Tensor
 
 
 @runtime_checkable
-@runtime_checkable
 class Law(Protocol):
     """The distribution that one batch of episodes was drawn from, one law per episode."""
 
