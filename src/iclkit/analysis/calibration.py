@@ -165,7 +165,7 @@ class Calibration:
                 *(f"{100 * c.mean[i]:.1f} ± {100 * c.half_width[i]:.1f}" for c in coverage.values()),
                 f"{self.temperature[i]:.3f}",
                 f"{self.abs_log_z.mean[i]:.3f}",
-                f"{100 * self.score_error.mean[i] / self.score_size.mean[i]:.1f} %",
+                f"{self.score_error.mean[i] / self.score_size.mean[i]:.3f}",
                 f"{self.order.mean[i]:.3f}",
             ]
             for i, n in enumerate(self.abs_log_z.context_sizes)

@@ -45,21 +45,28 @@ class Divergence:
     z_error: Float[Tensor, " P"] | None
     reference_error: Float[Tensor, " P"] | None = None
 
-    def table(self) -> Table:
-        """Mean and 95 % interval by context size, and over all."""
+    def table(self, context_sizes: Sequence[int] | None = None) -> Table:
+        """Mean and 95 % interval at some context sizes (default all), and the mean over all measured."""
+        sizes = self.kl.context_sizes
         interval, overall = self.kl.interval(), self.kl.overall()
+        shown = [sizes.index(n) for n in (context_sizes or sizes)]
         rows = [
-            [str(n), f"{interval.mean[i]:.4f}", f"{interval.low[i]:.4f} to {interval.high[i]:.4f}"]
-            for i, n in enumerate(self.kl.context_sizes)
+            [str(sizes[i]), f"{interval.mean[i]:.3f}", f"{interval.low[i]:.3f} to {interval.high[i]:.3f}"]
+            for i in shown
         ]
-        rows.append(["mean", f"{overall.mean:.4f}", f"{overall.low:.4f} to {overall.high:.4f}"])
+        rows.append(["mean", f"{overall.mean:.3f}", f"{overall.low:.3f} to {overall.high:.3f}"])
         columns = ["context points", "KL / nats", "95 % interval"]
         if self.log_z is not None and self.z_error is not None:
-            columns += ["mean |log Z|", "error of log Z"]
+            columns += ["mean |log Z|", "error of a log Z"]
             size, error = self.log_z.values.abs().mean(0), self.z_error
-            for i, row in enumerate(rows[:-1]):
+            for i, row in zip(shown, rows, strict=False):
                 row += [f"{size[i]:.3f}", f"{error[i]:.3f}"]
             rows[-1] += [f"{size.mean():.3f}", f"{error.square().mean().sqrt():.3f}"]
+        if self.reference_error is not None:
+            columns.append("error of the reference")
+            for i, row in zip(shown, rows, strict=False):
+                row.append(f"{self.reference_error[i]:.3f}")
+            rows[-1].append(f"{self.reference_error.mean():.3f}")
         return Table(columns, rows)
 
 

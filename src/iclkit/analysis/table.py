@@ -30,13 +30,16 @@ class Table:
 
     def markdown(self) -> str:
         """As a table of a Markdown file."""
+        # A bar would end the cell.
+        columns = [c.replace("|", "\\|") for c in self.columns]
+        rows = [[c.replace("|", "\\|") for c in row] for row in self.rows]
         lines = [
-            "| " + " | ".join(self.columns) + " |",
+            "| " + " | ".join(columns) + " |",
             "|" + "---|" + "---:|" * (len(self.columns) - 1),
         ]
         lines += [
             "| " + " | ".join(f"**{c}**" if (i, j) in self.best else c for j, c in enumerate(row)) + " |"
-            for i, row in enumerate(self.rows)
+            for i, row in enumerate(rows)
         ]
         return "\n".join(lines) + "\n"
 

@@ -114,7 +114,14 @@ def sample_rows(rows: Mapping[str, Sequence[Panel]], window: Window, limits: tup
         first.scatter([], [], s=26, color="white", edgecolors=INK, linewidths=0.8, label="context"),
     ]
     figure.legend(
-        handles=handles, loc="outside upper right", ncols=2, frameon=False, fontsize=11, labelcolor=INK
+        handles=handles,
+        loc="outside upper right",
+        ncols=2,
+        frameon=False,
+        fontsize=11,
+        labelcolor=INK,
+        handletextpad=0.1,
+        columnspacing=1.2,
     )
     return figure
 
@@ -150,10 +157,14 @@ def curves(
         dashed = "--" if "Bayes" in name else "-"
         axes.plot(x, interval.mean, dashed, color=colour, linewidth=2, marker="o", markersize=4.5, zorder=3)
         ends.append((float(interval.mean[-1]), name, colour))
-    low, high = axes.get_ylim()
-    if floor is not None:
-        low = max(low, floor)
-    axes.set(xlim=(-0.25, len(sizes) - 0.75), ylim=(low, high + 0.04 * (high - low)))
+    # Not matplotlib's own limits, which grow with what the floor cuts off.
+    low = min(float(curve.interval().low.min()) for curve in lines.values())
+    high = max(
+        [float(curve.interval().high.max()) for curve in lines.values()] + ([ceiling[1]] if ceiling else [])
+    )
+    low = low if floor is None else max(low, floor)
+    margin = 0.05 * (high - low)
+    axes.set(xlim=(-0.25, len(sizes) - 0.75), ylim=(low - margin, high + margin))
     axes.set_xticks(range(len(sizes)), [str(n) for n in sizes])
     axes.set_xlabel("context points", size=12, color=INK)
     axes.set_ylabel(quantity, size=12, color=INK)
