@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import inspect
 import json
 import os
 import shutil
@@ -19,7 +20,7 @@ import pytest
 from numpy.typing import NDArray
 
 from iclkit import cli
-from iclkit.training import models
+from iclkit.training import RECIPES, models
 from small_models import LIMIT, base_log_density, save_small_model
 
 # By quadrature a log density is known to 1e-3; in single precision to 1e-5.
@@ -258,6 +259,8 @@ def mistakes() -> dict[str, tuple[str, str]]:
         "value of another type": ("train energy-tiny --network.width wide", "--network.width: invalid literal"),
         "value out of range": ("train energy-tiny --points 100", "network.max_points is 8"),
         "network that cannot be": ("train energy-tiny --network.heads 3 --out r", "heads must divide width"),
+        "no steps": ("train energy-tiny --steps 0", "steps must be at least 1, given 0"),
+        "unknown device": ("train energy-tiny --device cpuu", "unknown device 'cpuu'"),
         "word too many": ("train energy-tiny 100", "unexpected argument '100'"),
         "folder of something else": ("train energy-tiny --out newer", "is not empty and holds no run"),
         "folder of another run": ("train energy-tiny --out run", "already holds a run"),
@@ -402,18 +405,12 @@ def test_a_printed_recipe_can_be_trained(run: Run, workplace: Path) -> None:
 
 def test_lists(run: Run) -> None:
     recipes = run("recipes").out.splitlines()
-    assert [line.split()[0] for line in recipes] == list(models_recipes())
+    assert [line.split()[0] for line in recipes] == list(RECIPES)
     listed = run("models").out.splitlines()
     assert [line.split()[0] for line in listed] == ["energy-2d", "energy-mixtures"]
     assert f"contexts of up to {LIMIT} points" in listed[0]
     assert run("models", "energy-2d").out == "# energy-2d\n\nA card.\n"
     assert "has no card" in run("models", "energy-mixtures").err
-
-
-def models_recipes() -> list[str]:
-    from iclkit.training import RECIPES
-
-    return list(RECIPES)
 
 
 @pytest.mark.parametrize("command", ["", *cli.COMMANDS, "energy score", "energy sample", "energy plot"])
@@ -427,6 +424,36 @@ def test_help_of_a_recipe_lists_its_fields(run: Run) -> None:
     told = run("train", "energy-tiny", "--help")
     assert "--network.width" in told.out
     assert "--objective.negatives" in told.out
+
+
+@pytest.mark.parametrize(
+    ("command", "function"),
+    [
+        ("demo --out d --quick", "iclkit.report.demo.write_demo"),
+        ("card energy-2d --out c.md --datasets 20", "iclkit.report.card.write_card"),
+        ("evaluate --model energy-2d --splits 2 --sizes 8 16", "iclkit.analysis.real_data.main"),
+    ],
+)
+def test_reports_are_made_by_their_functions(
+    run: Run, monkeypatch: pytest.MonkeyPatch, command: str, function: str
+) -> None:
+    """That the call fits the function; what it does is tested with it."""
+    module, name = function.rsplit(".", 1)
+    signature = inspect.signature(getattr(pytest.importorskip(module), name))
+    calls = []
+    monkeypatch.setattr(function, lambda *args, **named: calls.append(signature.bind(*args, **named)))
+    assert run(*command.split()).code == 0
+    assert len(calls) == 1
+
+
+def test_lack_of_memory_is_told(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    def exhaust(*_: object, **__: object) -> None:
+        raise RuntimeError("DefaultCPUAllocator: not enough memory: you tried to allocate 1 byte")
+
+    monkeypatch.setattr("iclkit.training.train", exhaust)
+    told = run("train", "energy-tiny")
+    assert (told.code, told.err.count("\n")) == (2, 1)
+    assert "out of memory" in told.err
 
 
 def test_version_and_bare_command(run: Run) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -180,7 +181,7 @@ def test_clones_and_pickles_are_the_same_estimator(data: np.ndarray) -> None:
     scores = density.score_samples(data)
     assert len(pickle.dumps(density)) < 100_000  # neither the landscape nor its quadrature
     np.testing.assert_array_equal(pickle.loads(pickle.dumps(density)).score_samples(data), scores)
-    copy = clone(density)
+    copy: Any = clone(density)
     assert not hasattr(copy, "context_")
     np.testing.assert_array_equal(copy.fit(data).score_samples(data), scores)
 

@@ -57,8 +57,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         with contextlib.suppress(OSError, ValueError):
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return _BROKEN_PIPE
-    except MemoryError:
-        return _fail("out of memory; give fewer points at a time")
+    except (MemoryError, RuntimeError) as error:
+        # torch has no class of its own for memory that the processor lacks.
+        if not (isinstance(error, MemoryError) or "memory" in str(error)):
+            raise
+        return _fail("out of memory; make the batch, the network or the file smaller")
     except OSError as error:
         what = f"{error.filename}: {error.strerror}" if error.filename else str(error)
         return _fail(what)

@@ -33,6 +33,8 @@ def run(argv: list[str]) -> None:
     if given.stop_after is not None and given.stop_after < 1:
         raise UserError(f"--stop-after must be at least 1, given {given.stop_after}")
 
+    _check_device(given.device)
+
     from iclkit.cli.output import note
     from iclkit.training import train
 
@@ -82,6 +84,15 @@ def _recipe(name: str) -> Recipe:
         return Recipe.from_json(path.read_text(encoding="utf-8"))
     except UnicodeDecodeError:
         raise UserError(f"{path} is not UTF-8 text") from None
+
+
+def _check_device(name: str | None) -> None:
+    import torch
+
+    try:
+        torch.device(name or "cpu")
+    except RuntimeError:
+        raise UserError(f"unknown device {name!r}; cpu and cuda are known, cuda:1 is the second GPU") from None
 
 
 def _options(recipe: Recipe) -> list[str]:
