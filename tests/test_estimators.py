@@ -102,6 +102,15 @@ def test_other_units_change_the_density_by_their_jacobian_alone(data: np.ndarray
 
 
 @pytest.mark.usefixtures("stand_in")
+def test_a_sample_s_density_does_not_depend_on_the_samples_beside_it(data: np.ndarray) -> None:
+    density = InContextDensity().fit(data)
+    points = np.random.default_rng(1).normal(size=(200, 2)) * [30.0, 0.1] + [1e6, -3.0]
+    alone = np.concatenate([density.score_samples(row[None]) for row in points])
+    # Double precision; single precision is off by 1e-6.
+    np.testing.assert_allclose(density.score_samples(points), alone, atol=1e-11, rtol=0)
+
+
+@pytest.mark.usefixtures("stand_in")
 def test_samples_come_from_the_density(data: np.ndarray) -> None:
     density = InContextDensity("small-2").fit(data)
     draws = density.sample(4000, random_state=0)

@@ -18,7 +18,7 @@ from iclkit.delimited import LARGEST, Delimited
 from iclkit.errors import UserError, unknown
 
 # Rows of a file that is too long are counted no further than this.
-_COUNTED = 2_000_000
+_COUNTED = 100_000
 
 
 @dataclass(frozen=True)
