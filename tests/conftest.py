@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 import sys
 from collections.abc import Iterator
 
@@ -40,7 +39,6 @@ def _generators() -> dict[str, object]:
     return {
         "torch": torch.get_rng_state().numpy().tobytes(),
         "numpy": (numpy_state["state"]["key"].tobytes(), numpy_state["state"]["pos"]),
-        "random": random.getstate(),
     }
 
 

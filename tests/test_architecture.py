@@ -1,4 +1,4 @@
-"""The rules that `docs/design.md` states, checked on the source itself; a test lists every place that breaks one."""
+"""The rules of `docs/design.md`, checked on the source itself; each test lists every place that breaks one."""
 
 from __future__ import annotations
 

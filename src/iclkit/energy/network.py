@@ -74,7 +74,7 @@ class EnergyTransformer(nn.Module):
         self.dim = dim
         self.max_points = max_points
         self.base_std = base_std
-        self.embedding = PointEmbedding(dim, width, base_std or 1.0, features, tuple(wavelengths))
+        self.embedding = PointEmbedding(dim, width, base_std or 1.0, features, (wavelengths[0], wavelengths[1]))
         # max_points of context and the candidate that follows them.
         self.positions = (
             nn.Parameter(0.02 * torch.randn(max_points + 1, width)) if positions == "learned" else None

@@ -1,8 +1,8 @@
 """What an energy network is trained to minimise.
 
-Every objective sees a batch of episodes and compares, at every index n, the energy of the real point x_n with those
-of candidates under the same context x_<n. The context is encoded once. f = -E throughout, q is a proposal density,
-M the number of negatives.
+Every objective sees a batch of episodes and compares, at every index n, the energy of the real point x_n with
+those of candidates under the same context x_<n. The context is encoded once. f = -E throughout, q is a proposal
+density, M the number of negatives.
 
 | objective               | the energy it leads to                                   |
 |-------------------------|----------------------------------------------------------|
@@ -20,7 +20,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -36,6 +36,7 @@ State = dict[str, Tensor]
 Result = tuple[Tensor, dict[str, Tensor], State]
 
 
+@runtime_checkable
 class EnergyNetwork(Protocol):
     """What objectives need of a network; `EnergyTransformer` is one."""
 
@@ -47,7 +48,7 @@ class EnergyNetwork(Protocol):
 
 
 class Objective(ABC):
-    """A loss over a batch of episodes. Members are frozen dataclasses, so that a recipe names them completely."""
+    """A loss over a batch of episodes. Members are frozen dataclasses: a recipe can name them completely."""
 
     @abstractmethod
     def __call__(
@@ -83,8 +84,8 @@ def _divergence(real: Tensor, negative: Tensor, penalty: float) -> tuple[Tensor,
 class ContrastiveDivergence(Objective):
     """Contrastive divergence with short Langevin chains that start from uniform noise, exactly as published.
 
-    The chains move by -step_size ∇E + noise_std ξ, which samples exp(-E/τ) at τ = noise_std² / (2 step_size). The
-    published numbers give τ = 1.6e-5: gradient descent in effect, so the learned energy's scale means nothing.
+    The chains move by -step_size ∇E + noise_std ξ, which samples exp(-E/τ) at τ = noise_std² / (2 step_size).
+    The published numbers give τ = 1.6e-5, gradient descent in effect: the learned energy's scale means nothing.
 
     Args:
         negatives: Chains per real point (K).
@@ -109,7 +110,9 @@ class ContrastiveDivergence(Objective):
     ) -> Result:
         x = episodes.x
         batch, points, dim = x.shape
-        uniform = torch.rand(batch, points, self.negatives, dim, generator=generator, dtype=x.dtype, device=x.device)
+        uniform = torch.rand(
+            batch, points, self.negatives, dim, generator=generator, dtype=x.dtype, device=x.device
+        )
         chains = self.start * (2 * uniform - 1)
         real, context = network.encode_and_score(x)
         chains = langevin(network, context, chains, self.steps, self.step_size, self.noise_std, generator)
@@ -122,8 +125,8 @@ class ContrastiveDivergence(Objective):
 class PersistentDivergence(Objective):
     """Contrastive divergence whose chains go on from step to step, each with the context that it samples.
 
-    Contexts stay in the batch for `reuse` steps on average, with their chains; every step a random share of them is
-    replaced by new episodes, whose chains start from uniform noise.
+    Contexts stay in the batch for `reuse` steps on average, with their chains; every step a random share of
+    them is replaced by new episodes, whose chains start from uniform noise.
 
     Args:
         negatives: Chains per real point (K).
@@ -224,18 +227,19 @@ class RankingNCE(Objective):
 class BinaryNCE(Objective):
     """Is a point real or from the proposal? Logistic loss on f - log q - log(M / P), for all points separately.
 
-    Its minimum is the normalised energy, E = -log p. With `labels="law"` the label of a candidate is not which of
-    the two it was drawn from, but the probability of that given where it lies: P p / (P p + M q), where p is the law
-    that the episode itself was drawn from, which every simulator knows. That is the conditional expectation of the
-    hard label given the candidate, the law and the context (Rao-Blackwell), so the minimum is the same, the Bayes
-    predictive, and the gradient has less variance. The law enters through the label alone, never the network.
+    Its minimum is the normalised energy, E = -log p. With `labels="law"` the label of a candidate is not which
+    of the two it was drawn from, but the probability of that given where it lies: P p / (P p + M q), where p is
+    the law that the episode itself was drawn from, which every simulator knows. That is the conditional
+    expectation of the hard label given the candidate, the law and the context (Rao-Blackwell), so the minimum
+    is the same, the Bayes predictive, and the gradient has less variance. The law enters through the label
+    alone, never the network.
 
     Args:
         proposal: Density of the negatives.
-        positives: Points from the episode's law for every prefix (P): x_n, and P - 1 fresh ones (needs the law).
+        positives: Points from the episode's law for every prefix (P): x_n, and P - 1 fresh ones (needs a law).
         negatives: Points from the proposal for every prefix (M).
-        prefixes: How many prefixes, drawn anew at every step, are compared; None for all. Prefixes of one episode
-            have much in common, so that fewer of them from more episodes teach more at the same cost.
+        prefixes: How many prefixes, drawn anew at every step, are compared; None for all. Prefixes of one
+            episode have much in common, so that fewer of them from more episodes teach more at the same cost.
         labels: "hard" (no law needed) or "law".
 
     Raises:
@@ -284,7 +288,9 @@ class BinaryNCE(Objective):
         else:
             label = torch.zeros_like(logit)
             label[..., : self.positives] = 1
-        loss = F.binary_cross_entropy_with_logits(logit, label, reduction="none").sum(-1).mean() / self.positives
+        loss = (
+            F.binary_cross_entropy_with_logits(logit, label, reduction="none").sum(-1).mean() / self.positives
+        )
         return loss, {"nll": real.mean()}, state
 
 
@@ -307,7 +313,9 @@ class DenoisingScoreMatching(Objective):
     ) -> Result:
         x = episodes.x
         batch, points, dim = x.shape
-        noise = torch.randn(batch, points, self.copies, dim, generator=generator, dtype=x.dtype, device=x.device)
+        noise = torch.randn(
+            batch, points, self.copies, dim, generator=generator, dtype=x.dtype, device=x.device
+        )
         noisy = (x[:, :, None] + self.noise_std * noise).requires_grad_()
         _, context = network.encode_and_score(x)
         energy = network.query(context, noisy, torch.arange(points, device=x.device), twice=True)
