@@ -66,6 +66,7 @@ class Panel:
 
     @property
     def title(self) -> str:
+        """How many points the context has, in words."""
         count = len(self.context)
         return "no points" if count == 0 else "1 point" if count == 1 else f"{count} points"
 
