@@ -101,7 +101,8 @@ def read_table(
         kept = np.sort(np.random.default_rng(seed).choice(rows, subsample, replace=False))
     held = rows if kept is None else len(kept)
     if max_rows is not None and held > max_rows:
-        stated = f"over {most:,}" if most is not None and rows > most else f"{held:,}"
+        stopped = most is not None and rows == most + 1
+        stated = f"over {most:,}" if stopped else f"{held:,}"
         raise UserError(f"{path} has {stated} rows, at most {max_rows:,} are accepted; {advice}")
     return Table(source.take(kept, chosen), tuple(source.names[i] for i in chosen), source.named, rows)
 
