@@ -190,6 +190,24 @@ def test_kl_of_the_reference_to_itself_is_zero():
     assert result.kl.values.abs().max() < 1e-6
 
 
+def test_the_references_own_error_is_reported():
+    """Two runs whose log densities differ by 0.2 everywhere: half the difference is 0.1."""
+
+    @dataclass(frozen=True)
+    class Noisy(Constant):
+        def predictives(self, x: Tensor, prefixes: Sequence[int] | None = None) -> Predictive:
+            return NoisyPredictive(self, len(x), len(self._check(x, prefixes)))
+
+    class NoisyPredictive(ConstantPredictive):
+        def error(self, candidates: Tensor) -> Tensor:
+            return torch.full(candidates.shape[:-1], 0.1)
+
+    result = kl_by_context(Noisy(), Constant(), GaussianMixtures(), (0, 2), datasets=3)
+    assert result.reference_error is not None
+    torch.testing.assert_close(result.reference_error, torch.full((2,), 0.1).double(), rtol=0, atol=1e-6)
+    assert result.table().columns[-1] == "error of the reference"
+
+
 @pytest.fixture(scope="module")
 def untrained() -> EnergyDensity:
     """An energy that is its base density N(0, 1.5² I): nothing is trained, so everything is known."""
