@@ -2,24 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol, runtime_checkable
+from collections.abc import Callable
+from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-
-@runtime_checkable
-class Queryable(Protocol):
-    """Anything that scores candidates under prefixes of a context that it encoded before."""
-
-    def query(
-        self, context: Any, candidates: Float[Tensor, "B P K d"], prefixes: Tensor
-    ) -> Float[Tensor, "B P K"]: ...
+from iclkit.energy.frozen_queries import FrozenQueries
+from iclkit.energy.network import EnergyTransformer
 
 
 def langevin(
-    network: Queryable,
+    network: Any,
     context: Any,
     chains: Float[Tensor, "B N K d"],
     steps: int,
@@ -32,7 +27,7 @@ def langevin(
     The chains sample exp(-E/τ) at τ = noise_std² / (2 step_size), up to the bias of a finite step.
 
     Args:
-        network: Anything that scores candidates under an encoded context.
+        network: Anything that scores candidates under an encoded context (`EnergyNetwork` of the objectives).
         context: What it encoded; constant throughout.
         chains: Where the chains start.
         steps: How many steps.
@@ -40,20 +35,24 @@ def langevin(
         noise_std: σ.
         generator: Source of the noise.
     """
-    prefixes = torch.arange(chains.shape[1], device=chains.device)
-    score = getattr(network, "energy_gradient", None) or _autograd_gradient(network)
     chains = chains.detach()
+    gradient = _gradient(network, context, chains)
     for _ in range(steps):
         noise = torch.randn(chains.shape, generator=generator, dtype=chains.dtype, device=chains.device)
-        chains = chains - step_size * score(context, chains, prefixes) + noise_std * noise
+        chains = chains - step_size * gradient(chains) + noise_std * noise
     return chains
 
 
-def _autograd_gradient(network: Queryable):
-    def gradient(context: Any, chains: Tensor, prefixes: Tensor) -> Tensor:
+def _gradient(network: Any, context: Any, chains: Float[Tensor, "B N K d"]) -> Callable[[Tensor], Tensor]:
+    """∇E with respect to the candidates: written out where that exists, else by automatic differentiation."""
+    prefixes = torch.arange(chains.shape[1], device=chains.device)
+    if isinstance(network, EnergyTransformer) and FrozenQueries.supports(network, context):
+        return FrozenQueries(network, context, prefixes, chains.shape[2]).gradient
+
+    def gradient(candidates: Tensor) -> Tensor:
         with torch.enable_grad():
-            chains = chains.detach().requires_grad_()
-            energy = network.query(context, chains, prefixes).sum()
-        return torch.autograd.grad(energy, chains)[0]
+            candidates = candidates.detach().requires_grad_()
+            energy = network.query(context, candidates, prefixes).sum()
+        return torch.autograd.grad(energy, candidates)[0]
 
     return gradient

@@ -49,3 +49,15 @@ class PointEmbedding(nn.Module):
             phase = x @ self.frequencies.mT
             inputs = torch.cat([inputs, phase.sin(), phase.cos()], -1)
         return self.linear(inputs)
+
+    def pull_back(
+        self, x: Float[Tensor, "*batch d"], grad: Float[Tensor, "*batch W"]
+    ) -> Float[Tensor, "*batch d"]:
+        """The gradient with respect to points, given that with respect to their tokens."""
+        inputs = grad @ self.linear.weight
+        plain = inputs[..., : x.shape[-1]] / self.scale
+        if not self.features:
+            return plain
+        phase = x @ self.frequencies.mT
+        sine, cosine = inputs[..., x.shape[-1] :].split(self.features, -1)
+        return plain + (sine * phase.cos() - cosine * phase.sin()) @ self.frequencies

@@ -13,6 +13,7 @@ the merged attention with respect to the stored part; the own part is elementwis
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Bool, Float
@@ -42,11 +43,19 @@ def query_attention(
         hidden: True where a query must not see a stored token.
         twice: Whether the result must be twice differentiable, which the fused kernel is not.
     """
-    if twice or q.device.type != "cpu" or q.dtype not in (torch.float32, torch.float64) or not keys.shape[-2]:
+    if twice or not fusible(q) or not keys.shape[-2]:
         return reference(q, k, v, keys, values, hidden)
-    # The kernel takes one batch size and wants the feature axis contiguous.
-    bias = torch.zeros(hidden.shape, dtype=q.dtype).masked_fill_(hidden, _HIDDEN)
-    return _Fused.apply(q, k, v, keys, values, bias)  # pyright: ignore[reportReturnType]
+    return _Fused.apply(q, k, v, keys, values, hiding_bias(hidden, q.dtype))  # pyright: ignore[reportReturnType]
+
+
+def fusible(x: Tensor) -> bool:
+    """Whether the fused kernel exists for tensors like this one."""
+    return x.device.type == "cpu" and x.dtype in (torch.float32, torch.float64)
+
+
+def hiding_bias(hidden: Bool[Tensor, "Q N"], dtype: torch.dtype) -> Float[Tensor, "Q N"]:
+    """What the kernel adds to the logits, so that hidden keys get no weight."""
+    return torch.zeros(hidden.shape, dtype=dtype).masked_fill_(hidden, _HIDDEN)
 
 
 def reference(
@@ -65,19 +74,53 @@ def reference(
     return weights[..., :-1] @ values + weights[..., -1:] * v
 
 
+class Attended(NamedTuple):
+    """The merged output and what its backward pass needs."""
+
+    out: Float[Tensor, "B H Q D"]
+    total: Float[Tensor, "B H Q"]
+    own_weight: Float[Tensor, "B H Q 1"]
+
+
+def fused_forward(q: Tensor, k: Tensor, v: Tensor, keys: Tensor, values: Tensor, bias: Tensor) -> Attended:
+    """The merged attention by the kernel; shapes as in `query_attention`, the bias from `hiding_bias`."""
+    scale = 1 / math.sqrt(q.shape[-1])
+    out, stored = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(
+        q, keys, values, 0.0, False, attn_mask=bias, scale=scale
+    )
+    own = (q * k).sum(-1).mul_(scale)
+    total = torch.logaddexp(stored.to(own.dtype), own)
+    weight = own.sub_(total).exp_().unsqueeze(-1)
+    return Attended(out.lerp_(v, weight), total, weight)
+
+
+def fused_backward(
+    grad: Tensor,
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    keys: Tensor,
+    values: Tensor,
+    bias: Tensor,
+    attended: Attended,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """Gradients with respect to q, k, v, keys and values."""
+    out, total, weight = attended
+    scale = 1 / math.sqrt(q.shape[-1])
+    dq, dkeys, dvalues = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward(
+        grad, q, keys, values, out, total, 0.0, False, attn_mask=bias, scale=scale
+    )
+    # d own = w (dout . (v - out)), the softmax rule for the last of the merged weights.
+    down = (grad * (v - out)).sum(-1, keepdim=True).mul_(weight).mul_(scale)
+    return torch.addcmul(dq, down, k), down * q, weight * grad, dkeys, dvalues
+
+
 class _Fused(torch.autograd.Function):
     @staticmethod
     def forward(ctx, q, k, v, keys, values, bias):
-        scale = 1 / math.sqrt(q.shape[-1])
-        out, stored = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(
-            q, keys, values, 0.0, False, attn_mask=bias, scale=scale
-        )
-        own = (q * k).sum(-1).mul_(scale)
-        total = torch.logaddexp(stored.to(own.dtype), own)
-        weight = (own - total).exp_().unsqueeze(-1)
-        out = torch.lerp(out, v, weight)
-        ctx.save_for_backward(q, k, v, keys, values, bias, out, total, weight)
-        return out
+        attended = fused_forward(q, k, v, keys, values, bias)
+        ctx.save_for_backward(q, k, v, keys, values, bias, *attended)
+        return attended.out
 
     @staticmethod
     def backward(ctx, grad):  # pyright: ignore[reportIncompatibleMethodOverride]
@@ -87,11 +130,5 @@ class _Fused(torch.autograd.Function):
             raise RuntimeError(
                 "the fused attention is differentiable once; for create_graph=True pass twice=True"
             )
-        q, k, v, keys, values, bias, out, total, weight = ctx.saved_tensors
-        scale = 1 / math.sqrt(q.shape[-1])
-        dq, dkeys, dvalues = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward(
-            grad, q, keys, values, out, total, 0.0, False, attn_mask=bias, scale=scale
-        )
-        # d own = w (dout . (v - out)), the softmax rule for the last of the merged weights.
-        down = (grad * (v - out)).sum(-1, keepdim=True).mul_(weight).mul_(scale)
-        return torch.addcmul(dq, down, k), down * q, weight * grad, dkeys, dvalues, None
+        q, k, v, keys, values, bias, *attended = ctx.saved_tensors
+        return *fused_backward(grad, q, k, v, keys, values, bias, Attended(*attended)), None
