@@ -45,7 +45,7 @@ def write(page: Page, folder: Path, model: EnergyDensity, effort: Effort) -> Non
         {"exact Bayes": reference, name: model}, task, sizes, effort.datasets, proposal=reference
     )
     enough = [n for n in sizes if n >= _ENOUGH]
-    lines |= log_likelihood_by_context(fitted(), task, enough, effort.datasets)
+    lines |= log_likelihood_by_context(fitted("mixture, any form"), task, enough, effort.datasets)
     # What the fitted estimators lose on too few points would squeeze the rest.
     floor = float(lines["exact Bayes"].mean[0]) - 0.7
     section.figure(

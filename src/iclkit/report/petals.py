@@ -51,7 +51,7 @@ def write(page: Page, folder: Path, model: EnergyDensity, effort: Effort) -> Non
     )
 
     compared = [n for n in _COMPARED if n <= model.limit]
-    result = compare_on(model, _PAIR, pair.values, compared, effort.splits, against=fitted())
+    result = compare_on(model, _PAIR, pair.values, compared, effort.splits, against=fitted("mixture"))
     name = f"{model.name} (frozen)"
     lines = {name: result.model, **result.baselines}
     floor = float(result.model.mean.min()) - 1.2
