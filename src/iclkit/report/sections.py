@@ -39,7 +39,7 @@ def fitted(mixture: str) -> dict[str, DensityLearner]:
     """The estimators that a practitioner would fit, as the report names them.
 
     Args:
-        mixture: Which setting of the mixture (see `baselines`): the one that is better at 32 points of the data.
+        mixture: Which setting of the mixture (see `baselines`): the one that is better at 32 points.
     """
     known = baselines()
     return {"kernel density (CV)": known["kernel density"], "EM mixture (BIC)": known[mixture]}
