@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import time
+from itertools import pairwise
 
 import torch
 from rich.console import Console
@@ -50,7 +51,7 @@ def main() -> None:
         slow = network.energies(copies)[:, -1]
         naive = (time.perf_counter() - start) * len(points) / len(few)
         torch.testing.assert_close(fast[: len(few)], slow, rtol=1e-4, atol=1e-4)
-        stages = [later - earlier for earlier, later in zip(marks, marks[1:], strict=False)]
+        stages = [later - earlier for earlier, later in pairwise(marks)]
         total = sum(stages)
         row = [f"{seconds:.3f} s" for seconds in (*stages, total)]
         table.add_row(name, *row, f"{naive:.1f} s", f"{naive / stages[1]:.0f}x")
