@@ -131,6 +131,7 @@ class Recipe:
         steps: Updates of the weights.
         seed: Seed of the initial weights and of every batch.
         ema: Decay of the moving average of the weights, which is then what is exported; None for none.
+        start: Shipped model, model folder or run folder whose weights the run starts from; None for fresh ones.
         standardise: Whether the trained model whitens a user's data by the context's own moments.
         checkpoint_every: Updates between checkpoints.
         log_every: Updates between lines of `metrics.jsonl`.
@@ -151,6 +152,7 @@ class Recipe:
     steps: int = 1000
     seed: int = 0
     ema: float | None = None
+    start: str | None = None
     standardise: bool = False
     checkpoint_every: int = 500
     log_every: int = 20

@@ -14,6 +14,7 @@ from iclkit.errors import UserError
 from iclkit.tasks import Episodes
 from iclkit.training import seeds
 from iclkit.training.distributed import World
+from iclkit.training.models import load
 from iclkit.training.optimizers import Optimizers
 from iclkit.training.recipe import Recipe
 
@@ -47,6 +48,22 @@ def _move(value: T, device: torch.device) -> T:
     return value
 
 
+def _initial(recipe: Recipe) -> EnergyTransformer:
+    """The network before the first update: fresh, or with the weights that the recipe starts from."""
+    network = recipe.network.build(recipe.seed)
+    if recipe.start is None:
+        return network
+    weights = load(recipe.start).network.state_dict()
+    shapes = {name: tuple(value.shape) for name, value in network.state_dict().items()}
+    if shapes != {name: tuple(value.shape) for name, value in weights.items()}:
+        raise UserError(
+            f"the network of {recipe.start} is of another shape than the recipe's; "
+            "make the recipe's network the same, or start from fresh weights (start = None)"
+        )
+    network.load_state_dict(weights)
+    return network
+
+
 class Trainer:
     """The state of a training run, and the update that carries it one step further.
 
@@ -67,7 +84,7 @@ class Trainer:
                 "make episodes a multiple of them"
             )
         self.step = 0
-        self.network: EnergyTransformer = recipe.network.build(recipe.seed).to(self.world.device)
+        self.network: EnergyTransformer = _initial(recipe).to(self.world.device)
         self.optimizers = Optimizers(self.network, recipe.optimizer)
         self.average: dict[str, Tensor] | None = None
         if recipe.ema is not None:
