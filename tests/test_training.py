@@ -41,6 +41,7 @@ from iclkit.training import (
     train,
 )
 from iclkit.training.distributed import World
+from iclkit.training.models import load
 from iclkit.training.muon import Muon, orthogonalise
 from iclkit.training.optimizers import Optimizers
 from iclkit.training.run import _lines_until
@@ -553,3 +554,15 @@ def test_two_processes_equal_one_that_accumulates(tmp_path: Path) -> None:
 def test_episodes_must_be_shared_equally() -> None:
     with pytest.raises(UserError, match="cannot be shared equally by 3"):
         Trainer(tiny(), World(0, 3, torch.device("cpu")))
+
+
+def test_a_run_starts_from_the_weights_it_names(tmp_path):
+    recipe = dataclasses.replace(recipe_named("energy-tiny"), steps=2)
+    first = train(recipe, tmp_path / "first", progress=False)
+    weights = load(first).network.state_dict()
+    following = Trainer(dataclasses.replace(recipe, start=str(first), seed=5))
+    for name, value in following.network.state_dict().items():
+        torch.testing.assert_close(value, weights[name], rtol=0, atol=0)
+    wider = dataclasses.replace(recipe.network, width=32)
+    with pytest.raises(UserError, match="another shape"):
+        Trainer(dataclasses.replace(recipe, start=str(first), network=wider))

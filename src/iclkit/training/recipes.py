@@ -79,8 +79,8 @@ def energy_2d_base() -> Recipe:
 def energy_2d() -> Recipe:
     """A normalised energy for small real data sets with two columns, under a broad prior.
 
-    Goes on from `energy-2d-base` (`iclkit train energy-2d-base --out runs/energy-2d-base`) at half its rates, on
-    up to eight components that are wider on average: smooth real data look more like that.
+    Goes on from `iclkit train energy-2d-base --out runs/energy-2d-base`, at half its rates, on up to eight
+    components that are wider on average: smooth real data look more like that.
     """
     return dataclasses.replace(
         energy_2d_base(),
