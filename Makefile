@@ -20,8 +20,9 @@ help:
 	@echo "make format    repair what of lint and formatting can be repaired"
 	@echo "make bench     measure the speeds that README.md states"
 
+# One thread: on a machine that is busy besides, two that wait for one another are far slower.
 demo: $(VENV)/.installed-demo
-	$(BIN)/iclkit demo --out demo
+	OMP_NUM_THREADS=1 $(BIN)/iclkit demo --out demo
 	@echo "Open $(CURDIR)/demo/report.html"
 
 # Two workers of one thread each: torch's own threads would fight over the same two cores.

@@ -499,7 +499,11 @@ def test_mistakes_reach_the_shell() -> None:
 
 
 def test_interrupt_ends_in_one_line(workplace: Path) -> None:
-    child = process("train", "energy-tiny", "--steps", "1000000", "--out", "r", "--network.width", "8")
+    # A shell that starts the tests in the background makes them, and their children, deaf to interrupts.
+    child = process(
+        *("train", "energy-tiny", "--steps", "1000000", "--out", "r", "--network.width", "8"),
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
     while not (workplace / "r" / "metrics.jsonl").exists():
         assert child.poll() is None
         time.sleep(0.05)
