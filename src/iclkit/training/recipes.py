@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable
 
 from iclkit.energy.objectives import BinaryNCE, ContrastiveDivergence
@@ -52,10 +51,10 @@ def energy_mixtures() -> Recipe:
     )
 
 
-def energy_2d_base() -> Recipe:
-    """The first part of the training of energy-2d, from fresh weights, on up to six components."""
+def energy_2d() -> Recipe:
+    """A normalised energy for small real data sets with two columns, under a broad prior."""
     return Recipe(
-        name="energy-2d-base",
+        name="energy-2d",
         task=BroadMixtures(),
         objective=BinaryNCE(
             proposal=Proposal(broad_std=2.0, kernel_stds=(0.1, 0.35), broad_share=0.4),
@@ -73,23 +72,6 @@ def energy_2d_base() -> Recipe:
         steps=6500,
         standardise=True,
         checkpoint_every=250,
-    )
-
-
-def energy_2d() -> Recipe:
-    """A normalised energy for small real data sets with two columns, under a broad prior.
-
-    Goes on from `iclkit train energy-2d-base --out runs/energy-2d-base`, at half its rates, on up to eight
-    components that are wider on average: smooth real data look more like that.
-    """
-    return dataclasses.replace(
-        energy_2d_base(),
-        name="energy-2d",
-        start="runs/energy-2d-base",
-        task=BroadMixtures(max_components=8, log_scale=-0.8),
-        optimizer=OptimizerConfig(name="muon", rate=1e-3, matrix_rate=1e-2, betas=(0.9, 0.98)),
-        steps=2600,
-        seed=1,
     )
 
 
@@ -113,7 +95,6 @@ def energy_tiny() -> Recipe:
 RECIPES: dict[str, Callable[[], Recipe]] = {
     "energy-published": energy_published,
     "energy-mixtures": energy_mixtures,
-    "energy-2d-base": energy_2d_base,
     "energy-2d": energy_2d,
     "energy-tiny": energy_tiny,
 }
