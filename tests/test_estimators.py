@@ -211,7 +211,6 @@ def test_drop_in_for_kernel_density(data: np.ndarray) -> None:
     assert search.best_estimator_.sample(2, random_state=0).shape == (2, 2)
 
 
-@pytest.mark.skipif("energy-2d" not in models.shipped(), reason="this copy of the package has no energy-2d")
 def test_the_shipped_model_sees_two_clusters() -> None:
     """Held out, it is better than the Gaussian with the moments of all, and close to the truth.
 
