@@ -129,7 +129,7 @@ class FrozenQueries:
         dout = (grad @ w.out.mT).view(q.transpose(1, 2).shape).transpose(1, 2)
         dq, dk, dv, _, _ = fused_backward(dout, q, k, v, memory.keys, memory.values, self._bias, saved.attended)
         # 3 x [B, H, Q, D] -> [T, 3W]
-        dqkv = torch.stack([dq, dk, dv]).permute(1, 3, 0, 2, 4).reshape(len(grad), -1)
+        dqkv = torch.stack([part.transpose(1, 2) for part in (dq, dk, dv)], 2).view(len(grad), -1)
         return _norm_backward(dqkv @ w.qkv.mT, saved.x, saved.moments).add_(grad)
 
 
