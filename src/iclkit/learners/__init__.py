@@ -8,16 +8,28 @@ from iclkit.learners.latent_smc import LatentSMC
 from iclkit.learners.mixture_filter import MixtureFilter
 from iclkit.learners.mixture_predictive import MixturePredictive
 from iclkit.learners.pool import PoolBayes
+from iclkit.learners.regression import (
+    CallableLearner,
+    LinearLearner,
+    ProbabilisticLearner,
+    RegressionLearner,
+    as_learner,
+)
 
 __all__ = [
+    "CallableLearner",
     "DensityLearner",
     "EnumerationBayes",
     "GaussianMixtureLearner",
     "KernelDensityLearner",
     "LatentSMC",
+    "LinearLearner",
     "MixtureFilter",
     "MixturePredictive",
     "PoolBayes",
     "Predictive",
+    "ProbabilisticLearner",
+    "RegressionLearner",
+    "as_learner",
     "bayes",
 ]

@@ -1,10 +1,10 @@
-"""What every task distribution over densities offers."""
+"""What every task distribution offers, and what those over densities do."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -33,10 +33,18 @@ class Episodes:
     law: Law | None
 
 
-class DensityTask(ABC):
-    """A distribution over datasets. Members are frozen dataclasses, so that a recipe can name them fully."""
+class Task(ABC):
+    """A distribution over episodes. Members are frozen dataclasses, so that a recipe can name them fully."""
 
     dim: int
+
+    @abstractmethod
+    def draw(self, episodes: int, points: int, generator: torch.Generator | None = None) -> Any:
+        """Draw a batch of episodes with all that is known of them; arguments as in `sample`."""
+
+
+class DensityTask(Task):
+    """A distribution over datasets of points."""
 
     @abstractmethod
     def draw(self, episodes: int, points: int, generator: torch.Generator | None = None) -> Episodes:
