@@ -26,7 +26,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 FLOORS = [
     ["errors"],
     ["tasks", "networks"],
-    ["energy"],
+    ["energy", "regression"],
     ["learners"],
     ["analysis"],
     ["training"],

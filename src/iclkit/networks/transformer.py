@@ -5,84 +5,86 @@ number of alternative tokens ("queries") scored against its prefixes: a query at
 layer, to the stored keys at positions < n and to its own key. That equals running the whole transformer on each
 prefix with the query as its last token, at a fraction of the cost.
 
-Shape letters: B episodes, N tokens, Q queries, W width, H heads, D = W / H.
+Shape letters: B episodes, T tokens, R of which are asked for, Q queries, W width.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterator
 from typing import cast
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
-from torch.nn import functional as F
 
-from iclkit.networks.query_attention import query_attention
+from iclkit.networks.attention import Attention, Memory
+from iclkit.networks.hooks import HookPoint
+from iclkit.networks.masks import Mask
 
-
-@dataclass(frozen=True)
-class Memory:
-    """Keys and values of one encoded sequence in one layer."""
-
-    keys: Float[Tensor, "B H N D"]
-    values: Float[Tensor, "B H N D"]
-
-
-class Attention(nn.Module):
-    """Multi-head softmax attention."""
-
-    def __init__(self, width: int, heads: int) -> None:
-        super().__init__()
-        self.heads = heads
-        self.qkv = nn.Linear(width, 3 * width)
-        self.out = nn.Linear(width, width)
-
-    def _split(self, x: Float[Tensor, "B T W"]) -> tuple[Tensor, Tensor, Tensor]:
-        batch, tokens, width = x.shape
-        # [B, T, 3W] -> 3 x [B, H, T, D]
-        q, k, v = self.qkv(x).view(batch, tokens, 3, self.heads, width // self.heads).permute(2, 0, 3, 1, 4)
-        return q, k, v
-
-    def _merge(self, x: Float[Tensor, "B H T D"]) -> Float[Tensor, "B T W"]:
-        return self.out(x.transpose(1, 2).flatten(2))
-
-    def forward(self, x: Float[Tensor, "B N W"]) -> tuple[Float[Tensor, "B N W"], Memory]:
-        """Causal attention of a sequence over itself, and what later queries need of it."""
-        q, k, v = self._split(x)
-        return self._merge(F.scaled_dot_product_attention(q, k, v, is_causal=True)), Memory(k, v)
-
-    def query(
-        self, x: Float[Tensor, "B Q W"], memory: Memory, hidden: Bool[Tensor, "Q N"], twice: bool = False
-    ) -> Float[Tensor, "B Q W"]:
-        """Attention of each query over the stored tokens that are not hidden from it, and over itself."""
-        q, k, v = self._split(x)
-        return self._merge(query_attention(q, k, v, memory.keys, memory.values, hidden, twice))
+__all__ = ["Attention", "Block", "Memory", "Transformer"]
 
 
 class Block(nn.Module):
-    """Attention and a GELU perceptron, each after a LayerNorm and each added to the residual stream."""
+    """Attention and a GELU perceptron, each after a LayerNorm and each added to the residual stream.
 
-    def __init__(self, width: int, heads: int, mlp_ratio: int) -> None:
+    Args:
+        width: Width of the residual stream.
+        heads: Attention heads.
+        mlp_ratio: Hidden width of the perceptron over the width; 0 for none.
+        norm: Whether there are LayerNorms.
+        bias: Whether linear maps and norms have a bias.
+        damping: A factor on what the attention and the perceptron add to the stream.
+        head_width, weighting, own: As in `Attention`.
+    """
+
+    def __init__(
+        self,
+        width: int,
+        heads: int,
+        mlp_ratio: int,
+        norm: bool = True,
+        bias: bool = True,
+        damping: float = 1.0,
+        head_width: int | None = None,
+        weighting: str = "softmax",
+        own: str = "counted",
+    ) -> None:
         super().__init__()
-        self.attention_norm = nn.LayerNorm(width)
-        self.attention = Attention(width, heads)
-        self.mlp_norm = nn.LayerNorm(width)
-        self.mlp = nn.Sequential(
-            nn.Linear(width, mlp_ratio * width), nn.GELU(), nn.Linear(mlp_ratio * width, width)
-        )
+        self.damping = damping
+        self.attention_norm = nn.LayerNorm(width, bias=bias) if norm else nn.Identity()
+        self.attention = Attention(width, heads, head_width, weighting, bias, own)
+        self.attention_out, self.residual = HookPoint(), HookPoint()
+        self.mlp = None
+        if mlp_ratio:
+            self.mlp_norm = nn.LayerNorm(width, bias=bias) if norm else nn.Identity()
+            self.mlp = nn.Sequential(
+                nn.Linear(width, mlp_ratio * width, bias=bias),
+                nn.GELU(),
+                nn.Linear(mlp_ratio * width, width, bias=bias),
+            )
+            self.mlp_out = HookPoint()
 
-    def forward(self, x: Float[Tensor, "B N W"]) -> tuple[Float[Tensor, "B N W"], Memory]:
-        attended, memory = self.attention(self.attention_norm(x))
-        x = x + attended
-        return x + self.mlp(self.mlp_norm(x)), memory
+    def forward(
+        self, x: Float[Tensor, "B T W"], mask: Mask, rows: slice | None = None
+    ) -> tuple[Float[Tensor, "B R W"], Memory]:
+        """Run over a sequence; the rows that are asked for (all if None), and what queries need."""
+        attended, memory = self.attention(self.attention_norm(x), mask, rows)
+        return self._add(x if rows is None else x[:, rows], attended), memory
 
     def query(
-        self, x: Float[Tensor, "B Q W"], memory: Memory, hidden: Bool[Tensor, "Q N"], twice: bool = False
+        self, x: Float[Tensor, "B Q W"], memory: Memory, hidden: Bool[Tensor, "Q T"], twice: bool = False
     ) -> Float[Tensor, "B Q W"]:
         """The same for queries, which see the stored tokens that are not hidden from them, and themselves."""
-        x = x + self.attention.query(self.attention_norm(x), memory, hidden, twice)
-        return x + self.mlp(self.mlp_norm(x))
+        return self._add(x, self.attention.query(self.attention_norm(x), memory, hidden, twice))
+
+    def _add(self, x: Float[Tensor, "B T W"], attended: Float[Tensor, "B T W"]) -> Float[Tensor, "B T W"]:
+        x = x + self._damped(self.attention_out(attended))
+        if self.mlp is not None:
+            x = x + self._damped(self.mlp_out(self.mlp(self.mlp_norm(x))))
+        return self.residual(x)
+
+    def _damped(self, x: Tensor) -> Tensor:
+        return x if self.damping == 1.0 else self.damping * x
 
 
 class Transformer(nn.Module):
@@ -91,25 +93,61 @@ class Transformer(nn.Module):
     Args:
         width: Width of the residual stream.
         layers: Number of blocks.
-        heads: Attention heads in each; must divide the width.
-        mlp_ratio: Hidden width of the perceptrons over the width.
+        heads: Attention heads in each; must divide the width unless `head_width` is given.
+        mlp_ratio: Hidden width of the perceptrons over the width; 0 for none.
+        norm: Whether there are LayerNorms.
+        bias: Whether linear maps and norms have a bias.
+        damping: A factor on what attention and perceptrons add to the residual stream.
+        head_width: Width of a head; by default the heads share `width` evenly.
+        weighting: A name of `WEIGHTINGS`: how attention turns scores into weights.
+        own: What a query is to itself; see `Attention`.
     """
 
-    def __init__(self, width: int, layers: int, heads: int, mlp_ratio: int = 4) -> None:
+    def __init__(
+        self,
+        width: int,
+        layers: int,
+        heads: int,
+        mlp_ratio: int = 4,
+        norm: bool = True,
+        bias: bool = True,
+        damping: float = 1.0,
+        head_width: int | None = None,
+        weighting: str = "softmax",
+        own: str = "counted",
+    ) -> None:
         super().__init__()
-        self.blocks = nn.ModuleList(Block(width, heads, mlp_ratio) for _ in range(layers))
-        self.norm = nn.LayerNorm(width)
+        self.blocks = nn.ModuleList(
+            Block(width, heads, mlp_ratio, norm, bias, damping, head_width, weighting, own)
+            for _ in range(layers)
+        )
+        self.norm = nn.LayerNorm(width, bias=bias) if norm else nn.Identity()
 
-    def forward(self, x: Float[Tensor, "B N W"]) -> tuple[Float[Tensor, "B N W"], list[Memory]]:
-        """Encode a sequence causally."""
+    def forward(
+        self, x: Float[Tensor, "B T W"], mask: Mask | None = None, rows: slice | None = None
+    ) -> tuple[Float[Tensor, "B R W"], list[Memory]]:
+        """Encode a sequence.
+
+        Args:
+            x: Tokens.
+            mask: Which of them see which; causal if None.
+            rows: The tokens whose output is wanted; all if None. The last block does no work for the others,
+                unless somebody listens to it.
+        """
+        mask = Mask.lower(x) if mask is None else mask
         memories = []
-        for block in self.blocks:
-            x, memory = block(x)
+        late = rows is not None and _listened(self.blocks[-1])
+        for index, block in enumerate(self._stack(), 1):
+            x, memory = block(x, mask, None if late or index < len(self.blocks) else rows)
             memories.append(memory)
-        return self.norm(x), memories
+        return self.norm(x[:, rows] if late and rows is not None else x), memories
 
     def query(
-        self, x: Float[Tensor, "B Q W"], memories: list[Memory], lengths: Tensor, twice: bool = False
+        self,
+        x: Float[Tensor, "B Q W"],
+        memories: list[Memory],
+        lengths: Int[Tensor, " Q"],
+        twice: bool = False,
     ) -> Float[Tensor, "B Q W"]:
         """Run queries against an encoded sequence; query i sees its first `lengths[i]` tokens and itself.
 
@@ -117,6 +155,13 @@ class Transformer(nn.Module):
         """
         stored = memories[0].keys.shape[-2]
         hidden = torch.arange(stored, device=x.device) >= lengths[:, None]
-        for block, memory in zip(cast("list[Block]", self.blocks), memories, strict=True):
+        for block, memory in zip(self._stack(), memories, strict=True):
             x = block.query(x, memory, hidden, twice)
         return self.norm(x)
+
+    def _stack(self) -> Iterator[Block]:
+        return iter(cast("list[Block]", self.blocks))
+
+
+def _listened(block: nn.Module) -> bool:
+    return any(isinstance(module, HookPoint) and module.listening for module in block.modules())

@@ -1,0 +1,129 @@
+"""Multi-head attention of a sequence over itself, and of queries over an encoded sequence.
+
+Shape letters: B episodes, T tokens, Q queries, W width, H heads, D width of a head.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from iclkit.networks.hooks import HookPoint
+from iclkit.networks.masks import Mask
+from iclkit.networks.query_attention import query_attention
+from iclkit.networks.weighting import WEIGHTINGS
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Keys and values of one encoded sequence in one layer."""
+
+    keys: Float[Tensor, "B H T D"]
+    values: Float[Tensor, "B H T D"]
+
+
+class Attention(nn.Module):
+    """Multi-head attention.
+
+    Args:
+        width: Width of a token.
+        heads: Number of heads.
+        head_width: Width of each; by default they share `width` evenly.
+        weighting: A name of `WEIGHTINGS`.
+        bias: Whether the projections have one.
+        own: What a query (`query`) is to itself: "counted" (it attends to itself as a token of the sequence does),
+            "uncounted" (it does, but the divisor of linear attention counts the stored tokens alone) or "unseen".
+    """
+
+    def __init__(
+        self,
+        width: int,
+        heads: int,
+        head_width: int | None = None,
+        weighting: str = "softmax",
+        bias: bool = True,
+        own: str = "counted",
+    ) -> None:
+        super().__init__()
+        self.heads = heads
+        self.own = own
+        self.weighting = WEIGHTINGS[weighting]
+        self.fusible = weighting == "softmax"
+        self.head_width = head_width or width // heads
+        inner = heads * self.head_width
+        self.qkv = nn.Linear(width, 3 * inner, bias=bias)
+        self.out = nn.Linear(inner, width, bias=bias)
+        self.q, self.k, self.v, self.pattern = HookPoint(), HookPoint(), HookPoint(), HookPoint()
+
+    def _project(self, x: Float[Tensor, "B T W"], rows: slice | None = None) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries of some rows (all if None), keys and values of all: each [B, H, tokens, D]."""
+        weight, bias = self.qkv.weight, self.qkv.bias
+        if rows is None:
+            q, k, v = self._heads(F.linear(x, weight, bias), 3)
+        else:
+            inner = len(weight) // 3
+            (q,) = self._heads(F.linear(x[:, rows], weight[:inner], None if bias is None else bias[:inner]), 1)
+            k, v = self._heads(F.linear(x, weight[inner:], None if bias is None else bias[inner:]), 2)
+        return self.q(q), self.k(k), self.v(v)
+
+    def _heads(self, x: Float[Tensor, "B T _"], parts: int) -> Float[Tensor, "parts B H T D"]:
+        return x.view(*x.shape[:2], parts, self.heads, self.head_width).permute(2, 0, 3, 1, 4)
+
+    def _merge(self, x: Float[Tensor, "B H T D"]) -> Float[Tensor, "B T W"]:
+        return self.out(x.transpose(1, 2).flatten(2))
+
+    @property
+    def fused(self) -> bool:
+        """Whether the weights need not be known one by one."""
+        return self.fusible and not self.pattern.listening
+
+    def forward(
+        self, x: Float[Tensor, "B T W"], mask: Mask, rows: slice | None = None
+    ) -> tuple[Float[Tensor, "B R W"], Memory]:
+        """Attention of a sequence over itself, and what later queries need of it.
+
+        Args:
+            x: Tokens.
+            mask: Which of them see which.
+            rows: The tokens whose attention is wanted; all if None.
+        """
+        q, k, v = self._project(x, rows)
+        memory = Memory(k, v)
+        if rows is not None:
+            mask = mask.of(rows)
+        if not self.fused:
+            q, k = self.weighting.features(q, k)
+            weights = self.weighting.weights(q @ k.mT, mask.hidden, mask.counts)
+            return self._merge(self.pattern(weights) @ v), memory
+        if mask.causal:
+            return self._merge(F.scaled_dot_product_attention(q, k, v, is_causal=True)), memory
+        attended = F.scaled_dot_product_attention(q, k, v, attn_mask=mask.bias)
+        return self._merge(attended * mask.seeing if mask.blind else attended), memory
+
+    def query(
+        self, x: Float[Tensor, "B Q W"], memory: Memory, hidden: Bool[Tensor, "Q T"], twice: bool = False
+    ) -> Float[Tensor, "B Q W"]:
+        """Attention of each query over the stored tokens that are not hidden from it, and over itself."""
+        q, k, v = self._project(x)
+        if self.fused and self.own != "unseen":
+            return self._merge(query_attention(q, k, v, memory.keys, memory.values, hidden, twice))
+        return self._merge(self._query_explicitly(q, k, v, memory, hidden))
+
+    def _query_explicitly(
+        self, q: Tensor, k: Tensor, v: Tensor, memory: Memory, hidden: Bool[Tensor, "Q T"]
+    ) -> Float[Tensor, "B H Q D"]:
+        counts = (~hidden).sum(-1)
+        if self.own == "counted":
+            counts = counts + 1
+        q_features, keys = self.weighting.features(q, memory.keys)
+        scores = q_features @ keys.mT
+        if self.own == "unseen":
+            return self.pattern(self.weighting.weights(scores, hidden, counts)) @ memory.values
+        own = (q_features * self.weighting.features(q, k)[1]).sum(-1, keepdim=True)
+        hidden = F.pad(hidden, (0, 1))
+        weights = self.pattern(self.weighting.weights(torch.cat([scores, own], -1), hidden, counts))
+        return weights[..., :-1] @ memory.values + weights[..., -1:] * v
