@@ -1,12 +1,18 @@
 """Learners: maps from a context to predictions. Textbook references and trained networks share one protocol."""
 
+from collections.abc import Callable
+
+from iclkit.learners.averaging import Averaging, Zero
 from iclkit.learners.base import DensityLearner, Predictive
 from iclkit.learners.bayes import bayes
 from iclkit.learners.classical import GaussianMixtureLearner, KernelDensityLearner
+from iclkit.learners.descent import GradientDescent, OnePassSGD
 from iclkit.learners.enumeration import EnumerationBayes
 from iclkit.learners.latent_smc import LatentSMC
+from iclkit.learners.least_squares import LeastSquares
 from iclkit.learners.mixture_filter import MixtureFilter
 from iclkit.learners.mixture_predictive import MixturePredictive
+from iclkit.learners.nearest_neighbors import NearestNeighbors
 from iclkit.learners.pool import PoolBayes
 from iclkit.learners.regression import (
     CallableLearner,
@@ -15,21 +21,43 @@ from iclkit.learners.regression import (
     RegressionLearner,
     as_learner,
 )
+from iclkit.learners.ridge import BayesLinear, Ridge
+
+# The textbook learners of regression, each with the settings of an example (those published, where there are).
+REGRESSION_LEARNERS: dict[str, Callable[[], RegressionLearner]] = {
+    "Zero": Zero,
+    "Averaging": Averaging,
+    "NearestNeighbors": lambda: NearestNeighbors(3),
+    "LeastSquares": LeastSquares,
+    "Ridge": lambda: Ridge(0.1),
+    "BayesLinear": lambda: BayesLinear(0.5),
+    "GradientDescent": lambda: GradientDescent(1),
+    "OnePassSGD": lambda: OnePassSGD(0.01),
+}
 
 __all__ = [
+    "REGRESSION_LEARNERS",
+    "Averaging",
+    "BayesLinear",
     "CallableLearner",
     "DensityLearner",
     "EnumerationBayes",
     "GaussianMixtureLearner",
+    "GradientDescent",
     "KernelDensityLearner",
     "LatentSMC",
+    "LeastSquares",
     "LinearLearner",
     "MixtureFilter",
     "MixturePredictive",
+    "NearestNeighbors",
+    "OnePassSGD",
     "PoolBayes",
     "Predictive",
     "ProbabilisticLearner",
     "RegressionLearner",
+    "Ridge",
+    "Zero",
     "as_learner",
     "bayes",
 ]

@@ -1,0 +1,53 @@
+"""Sums over the points before each prefix: what every closed-form regression learner is made of."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+# Numbers that one part of a batch may hold at a time; small enough to stay in a processor's cache.
+_NUMBERS = 1 << 20
+
+
+def sums_before(terms: Float[Tensor, "B N *rest"], prefixes: list[int]) -> Float[Tensor, "B P *rest"]:
+    """Σ_{i < n} of one term a point, for each prefix length n.
+
+    Args:
+        terms: One term a point.
+        prefixes: Context lengths, each in 0..N.
+
+    Returns:
+        The sums; 0 for the empty prefix. A sum never depends on the terms from n on, not even by rounding.
+    """
+    empty = terms.new_zeros(len(terms), 1, *terms.shape[2:])
+    running = torch.cat([empty, terms.cumsum(1)], 1)
+    return running[:, prefixes]
+
+
+def moments(
+    x: Float[Tensor, "B N d"], y: Float[Tensor, "B N"], prefixes: list[int]
+) -> tuple[Float[Tensor, "B P d d"], Float[Tensor, "B P d"]]:
+    """The normal equations of least squares after each prefix: Σ x xᵀ and Σ x y over the points before it."""
+    return sums_before(x[..., :, None] * x[..., None, :], prefixes), sums_before(x * y[..., None], prefixes)
+
+
+def by_parts(
+    function: Callable[[Tensor, Tensor], Tensor], x: Float[Tensor, "B N d"], y: Float[Tensor, "B N"], size: int
+) -> Tensor:
+    """Call a function of (x, y) on parts of the batch and join what it returns.
+
+    Args:
+        function: It treats each episode by itself.
+        x: Inputs.
+        y: Targets.
+        size: Numbers that it needs for one episode; they decide how many episodes go together.
+
+    Returns:
+        As one call would: it is memory, and so speed, that differs.
+    """
+    rows = max(1, _NUMBERS // max(1, size))
+    parts = [function(*part) for part in zip(x.split(rows), y.split(rows), strict=True)]
+    return parts[0] if len(parts) == 1 else torch.cat(parts)
