@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import abstractmethod
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
@@ -36,8 +37,27 @@ class Pairs:
     law: Functions | None
 
 
+@dataclass(frozen=True)
+class Setting:
+    """All of a batch of episodes but the noise; what tasks that change another task work on.
+
+    Args:
+        x: Inputs.
+        law: The functions.
+        noise_std: Standard deviation of the noise: one for all, or one an episode [B].
+    """
+
+    x: Float[Tensor, "B N d"]
+    law: Functions
+    noise_std: float | Float[Tensor, " B"]
+
+
 class RegressionTask(Task):
-    """A distribution over functions and the inputs that they are seen at; y = f(x) + N(0, noise_std²)."""
+    """A distribution over functions and the inputs that they are seen at; y = f(x) + N(0, noise_std²).
+
+    A new task states `functions`, and `inputs` where they are not N(0, I). One whose inputs, functions and
+    noise go together (a mixture of tasks), or which changes another task, states `setting`.
+    """
 
     noise_std: float = 0.0
 
@@ -57,6 +77,18 @@ class RegressionTask(Task):
         """The inputs that a learner is asked for after each prefix: the next point itself, unless the task says
         otherwise (queries from elsewhere than the context)."""
         return x
+
+    def setting(
+        self,
+        episodes: int,
+        points: int,
+        generator: torch.Generator | None = None,
+        active: int | None = None,
+    ) -> Setting:
+        """Draw inputs and functions; arguments as in `draw`, which alone sets the other coordinates to 0."""
+        return Setting(
+            self.inputs(episodes, points, generator), self.functions(episodes, generator), self.noise_std
+        )
 
     def draw(
         self,
@@ -78,14 +110,15 @@ class RegressionTask(Task):
         """
         if active is not None and not 1 <= active <= self.dim:
             raise UserError(f"active must lie in 1..{self.dim}, given {active}")
-        x = self.inputs(episodes, points, generator)
-        if active is not None and active < self.dim:
-            x = torch.cat([x[..., :active], torch.zeros_like(x[..., active:])], -1)
-        law = self.functions(episodes, generator)
-        y = law(x)
-        if self.noise_std:
-            y = y + self.noise_std * torch.randn(y.shape, generator=generator)
-        return Pairs(x, y, law)
+        setting = self.setting(episodes, points, generator, active)
+        x = first_coordinates(setting.x, active)
+        y = setting.law(x)
+        noise_std = setting.noise_std
+        if isinstance(noise_std, Tensor):
+            y = y + noise_std[:, None] * torch.randn(y.shape, generator=generator)
+        elif noise_std:
+            y = y + noise_std * torch.randn(y.shape, generator=generator)
+        return Pairs(x, y, setting.law)
 
     def sample(
         self, episodes: int, points: int, generator: torch.Generator | None = None
@@ -93,3 +126,30 @@ class RegressionTask(Task):
         """Draw a batch of datasets (x, y); arguments as in `draw`."""
         pairs = self.draw(episodes, points, generator)
         return pairs.x, pairs.y
+
+
+def first_coordinates(x: Float[Tensor, "*points d"], active: int | None) -> Float[Tensor, "*points d"]:
+    """x with all but the first `active` coordinates set to 0; x itself if all are active."""
+    if active is None or active >= x.shape[-1]:
+        return x
+    return torch.cat([x[..., :active], torch.zeros_like(x[..., active:])], -1)
+
+
+def check_task(dim: int = 1, noise_std: float = 0.0, /, **positive: float) -> None:
+    """Refuse numbers that describe no task.
+
+    Args:
+        dim: To be at least 1.
+        noise_std: To be finite and not negative.
+        **positive: Further fields, to be finite and positive.
+
+    Raises:
+        UserError: Names the field and what was given.
+    """
+    if dim < 1:
+        raise UserError(f"dim must be at least 1, given {dim}")
+    if not (noise_std >= 0 and math.isfinite(noise_std)):
+        raise UserError(f"noise_std must be finite and not negative, given {noise_std}")
+    for name, value in positive.items():
+        if not (value > 0 and math.isfinite(value)):
+            raise UserError(f"{name} must be finite and positive, given {value}")
