@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from iclkit.analysis.table import Table
 from iclkit.errors import UserError
 
 RESAMPLES = 2000
@@ -78,15 +80,23 @@ class Curve:
             seed: Seed of the resampling.
         """
         values = self.values.double().cpu()
-        count = len(values)
-        generator = torch.Generator().manual_seed(seed)
-        drawn = torch.randint(count, (RESAMPLES, count), generator=generator)
-        weights = torch.zeros(RESAMPLES, count, dtype=values.dtype)
-        weights.scatter_add_(1, drawn, torch.ones_like(drawn, dtype=values.dtype))
-        means = weights @ values / count
-        tail = 0.5 * (1 - level)
-        low, high = torch.quantile(means, torch.tensor([tail, 1 - tail], dtype=values.dtype), dim=0)
-        return Interval(values.mean(0), low, high)
+        means = _resampling(len(values), seed) @ values
+        return _percentiles(values.mean(0), means, level)
+
+    def table(self, quantity: str, context_sizes: Sequence[int] | None = None) -> Table:
+        """Mean and 95 % interval at some context sizes (default all), one row each.
+
+        Args:
+            quantity: What the values are, with their unit.
+            context_sizes: Rows of the table.
+        """
+        shown = self if context_sizes is None else self.at(*context_sizes)
+        interval = shown.interval()
+        rows = [
+            [str(n), f"{interval.mean[i]:.3g}", f"{interval.low[i]:.3g} to {interval.high[i]:.3g}"]
+            for i, n in enumerate(shown.context_sizes)
+        ]
+        return Table(["context size", quantity, "95 % interval"], rows)
 
     def overall(self, level: float = 0.95, seed: int = 0) -> Interval:
         """Mean over datasets and context sizes, each size counting the same; resampled by dataset."""
@@ -107,6 +117,42 @@ class Curve:
 
     def __sub__(self, other: Curve) -> Curve:
         """The paired difference, dataset by dataset."""
-        if self.context_sizes != other.context_sizes or self.values.shape != other.values.shape:
-            raise UserError("only curves of the same datasets and context sizes can be paired")
+        _check_paired(self, other)
         return Curve(self.context_sizes, self.values - other.values)
+
+
+def ratio(top: Curve, bottom: Curve, level: float = 0.95, seed: int = 0) -> Interval:
+    """Ratio of the means of two curves of the same datasets, which are resampled together.
+
+    Args:
+        top: Its mean is divided.
+        bottom: By the mean of this one; where that is zero the ratio is infinite, or NaN.
+        level: Coverage of the interval.
+        seed: Seed of the resampling.
+
+    Raises:
+        UserError: Curves of other datasets or context sizes.
+    """
+    _check_paired(top, bottom)
+    above, below = top.values.double().cpu(), bottom.values.double().cpu()
+    drawn = _resampling(len(above), seed)
+    return _percentiles(above.mean(0) / below.mean(0), (drawn @ above) / (drawn @ below), level)
+
+
+def _check_paired(a: Curve, b: Curve) -> None:
+    if a.context_sizes != b.context_sizes or a.values.shape != b.values.shape:
+        raise UserError("only curves of the same datasets and context sizes can be paired")
+
+
+def _resampling(count: int, seed: int) -> Float[Tensor, "R D"]:
+    """Shares of the datasets in each resampled mean; they sum to one."""
+    generator = torch.Generator().manual_seed(seed)
+    drawn = torch.randint(count, (RESAMPLES, count), generator=generator)
+    weights = torch.zeros(RESAMPLES, count, dtype=torch.float64)
+    return weights.scatter_add_(1, drawn, torch.ones_like(drawn, dtype=weights.dtype)) / count
+
+
+def _percentiles(mean: Tensor, resampled: Float[Tensor, "R P"], level: float) -> Interval:
+    tail = 0.5 * (1 - level)
+    low, high = torch.quantile(resampled, torch.tensor([tail, 1 - tail], dtype=resampled.dtype), dim=0)
+    return Interval(mean, low, high)

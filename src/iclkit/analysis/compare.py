@@ -1,0 +1,276 @@
+"""`compare`: regression learners side by side on the same episodes, by context size, with intervals."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from iclkit.analysis.distances import Truth, right_answers, squared_difference
+from iclkit.analysis.intervals import Curve, Interval, ratio
+from iclkit.analysis.naming import named, written
+from iclkit.analysis.questions import Questions, answers, ask
+from iclkit.analysis.table import Table
+from iclkit.errors import UserError, unknown
+from iclkit.learners import RegressionLearner, as_learner, bayes
+from iclkit.tasks import RegressionTask
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+BAYES = "Bayes"
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What several learners said on the same episodes. All results come divided by `scale`.
+
+    Args:
+        task: Where the episodes came from.
+        asked: The episodes, queries and right answers.
+        predictions: The learners' answers, by name.
+        reference: Name of the exact reference among them; None where none is known.
+        scale: What squared differences are divided by: the dimension of the inputs, unless chosen otherwise.
+    """
+
+    task: RegressionTask
+    asked: Questions
+    predictions: Mapping[str, Float[Tensor, "B N"]]
+    reference: str | None
+    scale: float
+
+    @property
+    def names(self) -> list[str]:
+        """The learners."""
+        return list(self.predictions)
+
+    @property
+    def context_sizes(self) -> tuple[int, ...]:
+        """Pairs before each query."""
+        return self.asked.context_sizes
+
+    def spd(self, a: str, b: str) -> Curve:
+        """Squared prediction difference of two learners."""
+        return self._scaled(self._said(a), self._said(b))
+
+    def error(self, name: str, against: Truth | None = None) -> Curve:
+        """Squared error of a learner, against the functions where they are known, else against the targets."""
+        if against is None:
+            against = "target" if self.asked.truth is None else "function"
+        return self._scaled(self._said(name), right_answers(self.asked, against))
+
+    def excess(self, name: str) -> Curve:
+        """Excess risk over Bayes: the squared difference to its predictive mean (see `distances.excess_risk`).
+
+        Raises:
+            UserError: No exact reference is known for the task.
+        """
+        return self.spd(name, self._known_reference())
+
+    def bayes_ratio(self, name: str) -> Interval:
+        """Risk of a learner over Bayes' risk, the noise of the targets included in both: 1 is best.
+
+        Where targets have no noise, Bayes' risk goes to zero and the ratio says nothing; see `excess` there.
+
+        Raises:
+            UserError: No exact reference is known for the task.
+        """
+        risk = self.error(self._known_reference())
+        if self.asked.truth is not None:
+            risk = Curve(risk.context_sizes, risk.values + self.task.noise_std**2 / self.scale)
+        extra = self.excess(name)
+        return ratio(Curve(risk.context_sizes, risk.values + extra.values), risk)
+
+    def table(self, context_sizes: Sequence[int] | None = None) -> Table:
+        """Squared errors: a row for each learner, a column for each context size, and the mean over all sizes.
+
+        Args:
+            context_sizes: Columns; some that show the course if None.
+        """
+        return self._by_size({name: self.error(name) for name in self.names}, context_sizes)
+
+    def excess_table(self, context_sizes: Sequence[int] | None = None) -> Table:
+        """Excess risks over Bayes, as `table`."""
+        others = [name for name in self.names if name != self._known_reference()]
+        return self._by_size({name: self.excess(name) for name in others}, context_sizes)
+
+    def ratio_table(self, context_sizes: Sequence[int] | None = None) -> Table:
+        """Risks over Bayes' risk, as `table`."""
+        sizes = self._shown(context_sizes)
+        others = [name for name in self.names if name != self._known_reference()]
+        rows = []
+        for name in others:
+            found = self.bayes_ratio(name)
+            rows.append([name, *(cell(found[self.context_sizes.index(n)]) for n in sizes)])
+        return Table(["learner", *(f"n = {n}" for n in sizes)], rows)
+
+    def distances(self, context_size: int | None = None) -> Table:
+        """Squared prediction differences of all pairs of learners, at one context size or averaged over all."""
+        rows = []
+        for i, a in enumerate(self.names[:-1]):
+            cells = [""] * i
+            for b in self.names[i + 1 :]:
+                curve = self.spd(a, b)
+                cells.append(cell((curve if context_size is None else curve.at(context_size)).overall()))
+            rows.append([a, *cells])
+        return Table(["learner", *self.names[1:]], rows)
+
+    def tables(self) -> dict[str, Table]:
+        """All of the above by title."""
+        unit = "" if self.scale == 1 else f" / {self.scale:g}"
+        truth = "target" if self.asked.truth is None else "noiseless function"
+        found = {f"squared error{unit} against the {truth}": self.table()}
+        if self.reference is not None:
+            found[f"excess risk{unit} over Bayes"] = self.excess_table()
+            if self.task.noise_std > 0:
+                found["risk / Bayes' risk, noise included"] = self.ratio_table()
+        if len(self.names) > 1:
+            found[f"squared prediction difference{unit}, mean over context sizes"] = self.distances()
+        return found
+
+    def markdown(self) -> str:
+        """All tables as Markdown."""
+        head = f"{len(self.asked.x)} episodes of {written(self.task)}; n = pairs in the context; ± half of a 95 % interval"
+        return "\n".join(
+            [head, *(f"\n{title}\n\n{table.markdown()}" for title, table in self.tables().items())]
+        )
+
+    __str__ = markdown
+    _repr_markdown_ = markdown
+
+    def __rich__(self) -> RenderableType:
+        from rich.console import Group
+
+        return Group(*(table.rich(title) for title, table in self.tables().items()))
+
+    def to_csv(self, path: str | Path | None = None) -> str:
+        """All curves with their 95 % intervals, one number a row.
+
+        Args:
+            path: File to write as well.
+
+        Returns:
+            The text: quantity, learner, other learner, context size, mean, low, high.
+        """
+        curves: list[tuple[str, str, str, Interval]] = []
+        for i, name in enumerate(self.names):
+            curves.append(("error", name, "truth", self.error(name).interval()))
+            if self.reference is not None and name != self.reference:
+                curves.append(("risk ratio", name, self.reference, self.bayes_ratio(name)))
+            curves += [
+                ("squared prediction difference", name, other, self.spd(name, other).interval())
+                for other in self.names[i + 1 :]
+            ]
+        text = io.StringIO()
+        writer = csv.writer(text, lineterminator="\n")
+        writer.writerow(["quantity", "learner", "other", "context_size", "mean", "low", "high"])
+        for quantity, name, other, found in curves:
+            numbers = zip(
+                self.context_sizes, found.mean.tolist(), found.low.tolist(), found.high.tolist(), strict=True
+            )
+            writer.writerows([quantity, name, other, *row] for row in numbers)
+        if path is not None:
+            Path(path).write_text(text.getvalue(), encoding="utf-8")
+        return text.getvalue()
+
+    def _said(self, name: str) -> Tensor:
+        if name not in self.predictions:
+            raise unknown("learner of this comparison", name, self.predictions)
+        return self.predictions[name]
+
+    def _known_reference(self) -> str:
+        if self.reference is None:
+            raise UserError(f"no exact reference is known for {type(self.task).__name__}")
+        return self.reference
+
+    def _scaled(self, a: Tensor, b: Tensor) -> Curve:
+        found = squared_difference(a, b, self.asked)
+        return Curve(found.context_sizes, found.values / self.scale)
+
+    def _shown(self, context_sizes: Sequence[int] | None) -> list[int]:
+        last = self.context_sizes[-1]
+        if context_sizes is None:
+            dim = self.task.dim
+            return sorted({n for n in (0, dim // 2, dim, 2 * dim, 4 * dim) if n < last} | {last})
+        outside = [n for n in context_sizes if n not in self.context_sizes]
+        if outside:
+            raise UserError(f"context sizes {outside} were not measured (measured: 0..{last})")
+        return list(context_sizes)
+
+    def _by_size(self, curves: Mapping[str, Curve], context_sizes: Sequence[int] | None) -> Table:
+        sizes = self._shown(context_sizes)
+        rows = []
+        for name, curve in curves.items():
+            found = curve.at(*sizes).interval()
+            rows.append([name, *(cell(found[i]) for i in range(len(sizes))), cell(curve.overall())])
+        return Table(["learner", *(f"n = {n}" for n in sizes), "mean"], rows)
+
+
+def compare(
+    learners: Sequence[Any] | Mapping[str, Any],
+    task: RegressionTask,
+    points: int = 40,
+    episodes: int = 256,
+    seed: int = 0,
+    reference: Any = None,
+    scale: float | None = None,
+) -> Comparison:
+    """Put learners side by side on fresh episodes of a task.
+
+    Args:
+        learners: Learners or functions (x, y) -> predictions, by name or with names of their own.
+        task: Where the episodes come from.
+        points: Queries of each episode; contexts have 0 to points - 1 pairs.
+        episodes: How many episodes.
+        seed: Seed of the episodes: the same for every learner, which makes all differences paired.
+        reference: The exact reference, shown as "Bayes"; `learners.bayes(task)` where known, if None.
+        scale: What squared differences are divided by; the dimension of the inputs if None.
+
+    Raises:
+        UserError: No learner, two of one name, or one that does not take such episodes.
+    """
+    judged = named(learners)
+    exact = reference if reference is not None else known_bayes(task)
+    if exact is not None:
+        judged = {name: learner for name, learner in judged.items() if name != BAYES}
+        judged[BAYES] = as_learner(exact)
+    asked = ask(task, points, episodes, torch.Generator().manual_seed(seed))
+    predictions = {name: _answers(name, learner, asked) for name, learner in judged.items()}
+    return Comparison(
+        task,
+        asked,
+        predictions,
+        BAYES if exact is not None else None,
+        float(task.dim if scale is None else scale),
+    )
+
+
+def known_bayes(task: RegressionTask) -> RegressionLearner | None:
+    """The exact reference of a task, or None where none is known."""
+    try:
+        return bayes(task)
+    except UserError:
+        return None
+
+
+def cell(interval: Interval) -> str:
+    """A mean with half of its interval, as text."""
+    mean, half = float(interval.mean), float(interval.half_width)
+    return f"{mean:.2g} ± {half:.1g}"
+
+
+def _answers(name: str, learner: RegressionLearner, asked: Questions) -> Tensor:
+    try:
+        found = answers(learner, asked)
+    except UserError as error:
+        raise UserError(f"{name}: {error}") from None
+    if not found.isfinite().all():
+        raise UserError(f"{name} predicts NaN or infinite values on {list(asked.x.shape)} inputs")
+    return found

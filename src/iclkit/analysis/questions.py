@@ -1,0 +1,90 @@
+"""What regression learners are asked: episodes of a task, a query after every prefix, and the right answers.
+
+Shape letters: B episodes, N queries (one after each prefix 0, 1, ..., N - 1), d coordinates.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from iclkit.errors import UserError
+from iclkit.learners import RegressionLearner
+from iclkit.tasks import Functions, RegressionTask
+
+# Episodes that are predicted at once: a few hundred megabytes in the largest published network.
+_AT_ONCE = 256
+
+
+@dataclass(frozen=True)
+class Questions:
+    """Episodes with one query after each prefix.
+
+    Args:
+        x: Inputs of the episodes.
+        y: Their targets.
+        queries: The n-th is asked after n pairs. The next input itself, unless the task says otherwise.
+        truth: The episodes' functions at the queries, without noise; None where nobody knows them.
+        targets: The truth with its noise.
+        law: The functions.
+    """
+
+    x: Float[Tensor, "B N d"]
+    y: Float[Tensor, "B N"]
+    queries: Float[Tensor, "B N d"]
+    truth: Float[Tensor, "B N"] | None
+    targets: Float[Tensor, "B N"]
+    law: Functions | None
+
+    @property
+    def context_sizes(self) -> tuple[int, ...]:
+        """How many pairs come before each query."""
+        return tuple(range(self.x.shape[1]))
+
+
+def ask(
+    task: RegressionTask, points: int = 40, episodes: int = 256, generator: torch.Generator | None = None
+) -> Questions:
+    """Draw episodes of a task with their queries.
+
+    Args:
+        task: Where they come from.
+        points: Queries of each episode (N); contexts have 0 to N - 1 pairs.
+        episodes: How many (B).
+        generator: Source of randomness.
+
+    Raises:
+        UserError: Fewer than one point or two episodes (an interval needs two).
+    """
+    if points < 1 or episodes < 2:
+        raise UserError(f"points must be at least 1 and episodes at least 2, given {points} and {episodes}")
+    pairs = task.draw(episodes, points, generator)
+    queries = task.queries(pairs.x, generator)
+    if queries is pairs.x:
+        truth = None if pairs.law is None else pairs.law(pairs.x)
+        return Questions(pairs.x, pairs.y, pairs.x, truth, pairs.y, pairs.law)
+    if pairs.law is None:
+        raise UserError(f"{type(task).__name__} asks elsewhere than at its points, where it knows no answer")
+    truth = pairs.law(queries)
+    # The noise of y_n is new to whoever has seen n pairs, so it may as well be the query's.
+    return Questions(pairs.x, pairs.y, queries, truth, truth + (pairs.y - pairs.law(pairs.x)), pairs.law)
+
+
+def answers(learner: RegressionLearner, asked: Questions) -> Float[Tensor, "B N"]:
+    """A learner's predictions at the queries.
+
+    Raises:
+        UserError: The learner does not take such episodes.
+    """
+    parts = []
+    with torch.no_grad():
+        for rows in torch.arange(len(asked.x)).split(_AT_ONCE):
+            x, y = asked.x[rows], asked.y[rows]
+            if asked.queries is asked.x:
+                parts.append(learner.predict(x, y))
+            else:
+                parts.append(learner.predict_queries(x, y, asked.queries[rows, :, None])[..., 0])
+    return torch.cat(parts)
