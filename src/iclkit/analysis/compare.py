@@ -137,7 +137,10 @@ class Comparison:
 
     def markdown(self) -> str:
         """All tables as Markdown."""
-        head = f"{len(self.asked.x)} episodes of {written(self.task)}; n = pairs in the context; ± half of a 95 % interval"
+        head = (
+            f"{len(self.asked.x)} episodes of {written(self.task)}; n = pairs in the context; "
+            "± half of a 95 % interval"
+        )
         return "\n".join(
             [head, *(f"\n{title}\n\n{table.markdown()}" for title, table in self.tables().items())]
         )
@@ -198,7 +201,7 @@ class Comparison:
         last = self.context_sizes[-1]
         if context_sizes is None:
             dim = self.task.dim
-            return sorted({n for n in (0, dim // 2, dim, 2 * dim, 4 * dim) if n < last} | {last})
+            return sorted({n for n in (0, dim // 2, dim, 2 * dim) if n < last} | {last})
         outside = [n for n in context_sizes if n not in self.context_sizes]
         if outside:
             raise UserError(f"context sizes {outside} were not measured (measured: 0..{last})")
@@ -263,7 +266,7 @@ def known_bayes(task: RegressionTask) -> RegressionLearner | None:
 def cell(interval: Interval) -> str:
     """A mean with half of its interval, as text."""
     mean, half = float(interval.mean), float(interval.half_width)
-    return f"{mean:.2g} ± {half:.1g}"
+    return f"{mean:.2g}±{half:.1g}"
 
 
 def _answers(name: str, learner: RegressionLearner, asked: Questions) -> Tensor:

@@ -87,8 +87,8 @@ def excess_risk(
     """How much more squared error a learner makes than Bayes' predictive mean.
 
     It is the squared difference between the two: the predictive mean m is E[y | context, x], so the cross term
-    of E (ŷ - y)² = E (ŷ - m)² + 2 E (ŷ - m)(m - y) + E (m - y)² vanishes. That estimate is never negative and has
-    a far narrower interval than the difference of two errors.
+    of E (ŷ - y)² = E (ŷ - m)² + 2 E (ŷ - m)(m - y) + E (m - y)² vanishes. That estimate is never negative, and
+    its interval is far narrower than that of the difference of two errors.
 
     Args:
         learner: The learner, or a function (x, y) -> predictions.
