@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from iclkit.energy.network import EnergyTransformer
 from iclkit.errors import UserError
-from iclkit.networks import Transformer
+from iclkit.networks import BlockConfig, Transformer
 from iclkit.networks.query_attention import query_attention, reference
 
 # Rounding of a few layers of sums, with energies of order one: 2^-24 and 2^-53 times some tens.
@@ -139,7 +139,7 @@ def test_the_transformer_equals_torchs_own() -> None:
     """An independent implementation with the same weights: pre-norm, exact GELU, a final LayerNorm."""
     torch.manual_seed(1)
     width, layers, heads, ratio = 24, 3, 4, 3
-    ours = Transformer(width, layers, heads, ratio).double()
+    ours = Transformer(BlockConfig(width, heads, ratio), layers).double()
     layer = nn.TransformerEncoderLayer(
         width, heads, ratio * width, dropout=0.0, activation="gelu", batch_first=True, norm_first=True
     )

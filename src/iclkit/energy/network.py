@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from iclkit.energy.conditioning import condition
 from iclkit.energy.landscape import EnergyLandscape
 from iclkit.errors import UserError
-from iclkit.networks import Memory, PointEmbedding, Transformer
+from iclkit.networks import BlockConfig, Hooked, Memory, PointEmbedding, Transformer
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,7 @@ class EncodedContext:
     points: int
 
 
-class EnergyTransformer(nn.Module):
+class EnergyTransformer(Hooked):
     """E(x_n | x_<n), the energy of a point under the distribution that the points before it suggest.
 
     Args:
@@ -48,6 +48,8 @@ class EnergyTransformer(nn.Module):
     Source: Schaeffer, Khona and Koyejo (2024); the two-stream evaluation is exact (see
         `networks/transformer.py`).
     """
+
+    hook_root = "transformer."
 
     def __init__(
         self,
@@ -79,12 +81,16 @@ class EnergyTransformer(nn.Module):
         self.positions = (
             nn.Parameter(0.02 * torch.randn(max_points + 1, width)) if positions == "learned" else None
         )
-        self.transformer = Transformer(width, layers, heads, mlp_ratio)
+        self.transformer = Transformer(BlockConfig(width, heads, mlp_ratio), layers)
         self.readout = nn.Linear(width, 1)
         if base_std is not None:
             # Start as the base density: no objective then begins far from a normalised energy.
             nn.init.zeros_(self.readout.weight)
             nn.init.zeros_(self.readout.bias)
+
+    def forward(self, x: Float[Tensor, "B N d"]) -> Float[Tensor, "B N"]:
+        """The same as `energies`."""
+        return self.energies(x)
 
     def energies(self, x: Float[Tensor, "B N d"]) -> Float[Tensor, "B N"]:
         """Energy of every point given the points before it: E(x_n | x_<n)."""

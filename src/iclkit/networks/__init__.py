@@ -1,19 +1,25 @@
 """Networks: plain modules that know nothing of the tasks they learn from."""
 
 from iclkit.networks.attention import Attention, Memory
+from iclkit.networks.config import BlockConfig
 from iclkit.networks.embedding import PointEmbedding
 from iclkit.networks.hooks import Hooked, HookPoint
+from iclkit.networks.linear_attention import MergedAttention
 from iclkit.networks.masks import Mask
+from iclkit.networks.recurrent import Recurrent
 from iclkit.networks.transformer import Transformer
 from iclkit.networks.weighting import WEIGHTINGS
 
 __all__ = [
     "WEIGHTINGS",
     "Attention",
+    "BlockConfig",
     "HookPoint",
     "Hooked",
     "Mask",
     "Memory",
+    "MergedAttention",
     "PointEmbedding",
+    "Recurrent",
     "Transformer",
 ]

@@ -12,6 +12,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from iclkit.networks.config import BlockConfig
 from iclkit.networks.hooks import HookPoint
 from iclkit.networks.masks import Mask
 from iclkit.networks.query_attention import query_attention
@@ -30,34 +31,33 @@ class Attention(nn.Module):
     """Multi-head attention.
 
     Args:
-        width: Width of a token.
-        heads: Number of heads.
-        head_width: Width of each; by default they share `width` evenly.
-        weighting: A name of `WEIGHTINGS`.
-        bias: Whether the projections have one.
-        own: What a query (`query`) is to itself: "counted" (it attends to itself as a token of the sequence does),
-            "uncounted" (it does, but the divisor of linear attention counts the stored tokens alone) or "unseen".
+        config: Of the block that it belongs to.
     """
 
-    def __init__(
-        self,
-        width: int,
-        heads: int,
-        head_width: int | None = None,
-        weighting: str = "softmax",
-        bias: bool = True,
-        own: str = "counted",
-    ) -> None:
+    def __init__(self, config: BlockConfig) -> None:
         super().__init__()
-        self.heads = heads
-        self.own = own
-        self.weighting = WEIGHTINGS[weighting]
-        self.fusible = weighting == "softmax"
-        self.head_width = head_width or width // heads
-        inner = heads * self.head_width
-        self.qkv = nn.Linear(width, 3 * inner, bias=bias)
-        self.out = nn.Linear(inner, width, bias=bias)
+        self.heads = config.heads
+        self.head_width = config.head_width or config.width // config.heads
+        self.own = config.own
+        self.weighting = WEIGHTINGS[config.weighting]
+        self.fusible = config.weighting == "softmax"
+        self._make_matrices(config)
         self.q, self.k, self.v, self.pattern = HookPoint(), HookPoint(), HookPoint(), HookPoint()
+
+    def _make_matrices(self, config: BlockConfig) -> None:
+        inner = self.heads * self.head_width
+        self.qkv = nn.Linear(config.width, 3 * inner, bias=config.bias)
+        self.out = nn.Linear(inner, config.width, bias=config.bias)
+
+    def kq(self) -> Float[Tensor, "H W W"]:
+        """W_KQ of each head: the score of key token k for query token q is e_kᵀ W_KQ e_q (without biases and √D)."""
+        q, k, _ = self.qkv.weight.view(3, self.heads, self.head_width, -1)
+        return k.mT @ q
+
+    def pv(self) -> Float[Tensor, "H W W"]:
+        """W_PV of each head: a token e that gets the weight w adds w W_PV e (without biases)."""
+        _, _, v = self.qkv.weight.view(3, self.heads, self.head_width, -1)
+        return self.out.weight.view(-1, self.heads, self.head_width).transpose(0, 1) @ v
 
     def _project(self, x: Float[Tensor, "B T W"], rows: slice | None = None) -> tuple[Tensor, Tensor, Tensor]:
         """Queries of some rows (all if None), keys and values of all: each [B, H, tokens, D]."""

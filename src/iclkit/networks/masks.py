@@ -11,6 +11,7 @@ from functools import cached_property
 import torch
 from jaxtyping import Bool, Shaped
 from torch import Tensor
+from torch.nn import functional as F
 
 from iclkit.networks.query_attention import hiding_bias
 
@@ -38,6 +39,40 @@ class Mask:
         """The plain causal mask of a sequence [B, T, W]."""
         place = torch.arange(like.shape[1], device=like.device)
         return cls(place > place[:, None], place + 1, like.dtype, causal=True)
+
+    @classmethod
+    def with_queries(
+        cls,
+        context: Bool[Tensor, "*S T T"],
+        queries: Bool[Tensor, "*S Q T"],
+        own: str,
+        dtype: torch.dtype,
+    ) -> Mask:
+        """For context tokens with queries behind them, which no other token sees.
+
+        Args:
+            context: True where a context token (row) sees another (column).
+            queries: True where a query sees a context token.
+            own: What a query is to itself, as in `BlockConfig`.
+            dtype: Of the attention.
+        """
+        count = queries.shape[-2]
+        itself = torch.eye(count, dtype=torch.bool, device=queries.device)
+        itself = (itself & (own != "unseen")).expand(*queries.shape[:-2], count, count)
+        visible = torch.cat([F.pad(context, (0, count)), torch.cat([queries, itself], -1)], -2)
+        counts = visible.sum(-1)
+        if own == "uncounted":
+            counts[..., -count:] -= 1
+        return cls(~visible, counts, dtype, blind=own == "unseen")
+
+    def repeat(self, batch: int) -> Mask:
+        """The masks of S sequences for a batch of B times S, S running fastest."""
+        return Mask(
+            self.hidden.repeat(batch, 1, 1)[:, None],
+            self.counts.repeat(batch, 1)[:, None],
+            self.dtype,
+            blind=self.blind,
+        )
 
     @cached_property
     def bias(self) -> Shaped[Tensor, "*S Q T"]:

@@ -18,51 +18,38 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from iclkit.networks.attention import Attention, Memory
+from iclkit.networks.config import BlockConfig
 from iclkit.networks.hooks import HookPoint
+from iclkit.networks.linear_attention import MergedAttention
 from iclkit.networks.masks import Mask
 
 __all__ = ["Attention", "Block", "Memory", "Transformer"]
 
 
 class Block(nn.Module):
-    """Attention and a GELU perceptron, each after a LayerNorm and each added to the residual stream.
+    """Attention and a GELU perceptron, each after a LayerNorm and each added to the residual stream."""
 
-    Args:
-        width: Width of the residual stream.
-        heads: Attention heads.
-        mlp_ratio: Hidden width of the perceptron over the width; 0 for none.
-        norm: Whether there are LayerNorms.
-        bias: Whether linear maps and norms have a bias.
-        damping: A factor on what the attention and the perceptron add to the stream.
-        head_width, weighting, own: As in `Attention`.
-    """
-
-    def __init__(
-        self,
-        width: int,
-        heads: int,
-        mlp_ratio: int,
-        norm: bool = True,
-        bias: bool = True,
-        damping: float = 1.0,
-        head_width: int | None = None,
-        weighting: str = "softmax",
-        own: str = "counted",
-    ) -> None:
+    def __init__(self, config: BlockConfig) -> None:
         super().__init__()
-        self.damping = damping
-        self.attention_norm = nn.LayerNorm(width, bias=bias) if norm else nn.Identity()
-        self.attention = Attention(width, heads, head_width, weighting, bias, own)
+        self.config = config
+        width, hidden, bias = config.width, config.mlp_ratio * config.width, config.bias
+        self.attention_norm = _norm(config)
+        self.attention = (MergedAttention if config.merged else Attention)(config)
         self.attention_out, self.residual = HookPoint(), HookPoint()
         self.mlp = None
-        if mlp_ratio:
-            self.mlp_norm = nn.LayerNorm(width, bias=bias) if norm else nn.Identity()
+        if hidden:
+            self.mlp_norm = _norm(config)
             self.mlp = nn.Sequential(
-                nn.Linear(width, mlp_ratio * width, bias=bias),
-                nn.GELU(),
-                nn.Linear(mlp_ratio * width, width, bias=bias),
+                nn.Linear(width, hidden, bias=bias), nn.GELU(), nn.Linear(hidden, width, bias=bias)
             )
             self.mlp_out = HookPoint()
+
+    def twin(self) -> Block:
+        """A block with this one's weights and hook points of its own."""
+        with torch.device("meta"):
+            other = Block(self.config)
+        _share(other, self)
+        return other
 
     def forward(
         self, x: Float[Tensor, "B T W"], mask: Mask, rows: slice | None = None
@@ -84,44 +71,25 @@ class Block(nn.Module):
         return self.residual(x)
 
     def _damped(self, x: Tensor) -> Tensor:
-        return x if self.damping == 1.0 else self.damping * x
+        return x if self.config.damping == 1.0 else self.config.damping * x
 
 
 class Transformer(nn.Module):
     """A stack of blocks and a final LayerNorm.
 
     Args:
-        width: Width of the residual stream.
+        config: What a block is made of.
         layers: Number of blocks.
-        heads: Attention heads in each; must divide the width unless `head_width` is given.
-        mlp_ratio: Hidden width of the perceptrons over the width; 0 for none.
-        norm: Whether there are LayerNorms.
-        bias: Whether linear maps and norms have a bias.
-        damping: A factor on what attention and perceptrons add to the residual stream.
-        head_width: Width of a head; by default the heads share `width` evenly.
-        weighting: A name of `WEIGHTINGS`: how attention turns scores into weights.
-        own: What a query is to itself; see `Attention`.
+        tied: Whether they all have the weights of the first. The state dict of a tied transformer holds them once,
+            so that weights trained with one number of layers load into another.
     """
 
-    def __init__(
-        self,
-        width: int,
-        layers: int,
-        heads: int,
-        mlp_ratio: int = 4,
-        norm: bool = True,
-        bias: bool = True,
-        damping: float = 1.0,
-        head_width: int | None = None,
-        weighting: str = "softmax",
-        own: str = "counted",
-    ) -> None:
+    def __init__(self, config: BlockConfig, layers: int, tied: bool = False) -> None:
         super().__init__()
-        self.blocks = nn.ModuleList(
-            Block(width, heads, mlp_ratio, norm, bias, damping, head_width, weighting, own)
-            for _ in range(layers)
-        )
-        self.norm = nn.LayerNorm(width, bias=bias) if norm else nn.Identity()
+        first = Block(config)
+        others = (first.twin() if tied else Block(config) for _ in range(1, layers))
+        self.blocks = nn.ModuleList([first, *others])
+        self.norm = _norm(config)
 
     def forward(
         self, x: Float[Tensor, "B T W"], mask: Mask | None = None, rows: slice | None = None
@@ -161,6 +129,20 @@ class Transformer(nn.Module):
 
     def _stack(self) -> Iterator[Block]:
         return iter(cast("list[Block]", self.blocks))
+
+
+def _norm(config: BlockConfig) -> nn.Module:
+    return nn.LayerNorm(config.width, bias=config.bias) if config.norm else nn.Identity()
+
+
+def _share(module: nn.Module, source: nn.Module) -> None:
+    """Give a module the weights of another of the same kind, without registering them a second time."""
+    for name, child in source.named_children():
+        if isinstance(child, Attention):
+            _share(cast(nn.Module, getattr(module, name)), child)
+        elif not isinstance(child, HookPoint):
+            delattr(module, name)
+            object.__setattr__(module, name, child)
 
 
 def _listened(block: nn.Module) -> bool:

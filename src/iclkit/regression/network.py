@@ -1,53 +1,70 @@
 """The in-context regression network: after every prefix of a sequence of pairs, a prediction of the next y.
 
-Two ways to write pairs as tokens:
-- interleaved: x_1, y_1, ..., x_N; the prediction of y_n is read at x_n.
-- joined: (x_1, y_1), ..., and for the prediction of y_n a query (x_n, 0) behind the n - 1 pairs before it.
+A prefix is a context of tokens and a query behind it; how pairs become tokens is said in `tokens.py`. With causal
+attention all prefixes share one encoded sequence, and any number of queries are answered from it.
 
-Shape letters: B episodes, N points, P prefixes, K queries after each prefix, d dimension of x, W width, O outputs.
+Shape letters: B episodes, N points, P prefixes, K queries after each prefix, d dimension of x, T tokens of the context,
+W width, O outputs.
 """
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from iclkit.errors import UserError
-from iclkit.networks import WEIGHTINGS, Hooked, Mask, Transformer
+from iclkit.networks import WEIGHTINGS, BlockConfig, Hooked, Mask, MergedAttention, Recurrent, Transformer
+from iclkit.regression.tokens import EMBEDDINGS, PairTokens
 
 _CHOICES = {
-    "backbone": ("transformer",),
+    "backbone": ("transformer", "lstm", "gru"),
     "tokens": ("interleaved", "joined"),
     "attention": tuple(WEIGHTINGS),
     "positions": ("none", "learned"),
-    "embedding": ("linear", "identity"),
+    "embedding": EMBEDDINGS,
 }
 
 
 class InContextRegressor(Hooked):
     """Predicts y_n from x_n and the pairs before n, for every n in one pass.
 
+    Linear attention over joined tokens as they are (`embedding="identity"`, `mlp_ratio=0`, `norm=False`,
+    `bias=False`, `heads=1`) is the network of the theory: f = E + W_PV E (Eᵀ W_KQ E) / n for the columns E = (x_i, y_i)
+    of n pairs and (x_q, 0) of the query, and the prediction is the last coordinate of the query's column. (von Oswald
+    et al. read its negative; the sign is a matter of W_PV.)
+
     Args:
         dim: Dimension of x (d).
-        width: Width of the residual stream.
-        layers: Number of transformer blocks.
-        heads: Attention heads; must divide `width`.
+        width: Width of the residual stream; the identity embedding has d + 1, whatever is given.
+        layers: Number of blocks, or of recurrent layers.
+        heads: Attention heads; must divide the width unless `head_width` is given.
         mlp_ratio: Hidden width of the perceptrons over the width; 0 for none.
         max_points: Longest context.
-        backbone: "transformer".
-        tokens: "interleaved" or "joined"; see above.
-        attention: A name of `networks.WEIGHTINGS`.
+        backbone: "transformer", "lstm" or "gru"; for the last two, what concerns attention and blocks is not used.
+        tokens: "interleaved" (x and y are tokens of their own) or "joined" (a pair is one).
+        attention: "softmax", "linear", "kernel" or "gaussian"; see `networks/weighting.py`.
         norm: Whether there are LayerNorms.
-        causal: Whether a pair sees only the pairs before it. If not, all pairs of a context see each other, and
-            every prefix is a sequence of its own (N times the work, but for one layer).
-        tied: Whether all layers have the same weights.
-        positions: "none" or "learned".
-        embedding: "linear" or "identity".
+        causal: Whether a pair sees only the pairs before it. If not, all pairs of a context see each other, so every
+            prefix is a sequence of its own and takes its own pass, unless there is but one layer.
+        tied: Whether all blocks have the same weights.
+        positions: "none" or "learned". Without them a causal network still tells an early pair from a late one, but
+            with interleaved tokens learns slowly which y belongs to which x.
+        embedding: "linear", "identity" (a token is its d + 1 numbers; read at the last) or "features" (the same behind
+            a perceptron that maps x).
         bias: Whether linear maps and norms have a bias.
         components: 0 for one output, the prediction; k for 3k, the logits, means and log standard deviations of a
-            mixture of k Gaussians.
+            mixture of k Gaussians for y.
+        head_width: Width of a head; None for an even share of the width.
+        merged: Whether attention has the matrices W_KQ and W_PV (Zhang et al.) and not W_K, W_Q, W_V, W_O (von
+            Oswald et al.). It has one head and starts balanced.
+        query_sees_itself: Whether a joined query attends to itself, as in E above (Zhang et al.); not so in von Oswald
+            et al. Linear attention counts the pairs alone either way.
+        damping: A factor on what every layer adds to the residual stream, for layers that are iterated often.
+        init_std: Standard deviation of all matrices at the start, biases being 0; None for torch's own. If merged: σ
+            of the balanced start, 0.1 if None.
 
     Raises:
         UserError: Sizes or choices that cannot be built.
@@ -73,38 +90,32 @@ class InContextRegressor(Hooked):
         embedding: str = "linear",
         bias: bool = True,
         components: int = 0,
+        head_width: int | None = None,
+        merged: bool = False,
+        query_sees_itself: bool = True,
+        damping: float = 1.0,
+        init_std: float | None = None,
     ) -> None:
         super().__init__()
-        given = {
-            "backbone": backbone,
-            "tokens": tokens,
-            "attention": attention,
-            "positions": positions,
-            "embedding": embedding,
-        }
-        for name, value in given.items():
-            if value not in _CHOICES[name]:
-                accepted = ", ".join(map(repr, _CHOICES[name]))
-                raise UserError(f"{name} must be one of {accepted}, given {value!r}")
+        _check(locals())
         self.dim = dim
         self.max_points = max_points
         self.components = components
         self.joined = tokens == "joined"
-        self.embedding = nn.Linear(dim + 1, width, bias=bias)
-        self.flag = nn.Parameter(0.02 * torch.randn(width)) if self.joined else None
-        places = max_points + 1 if self.joined else 2 * max_points + 1
-        self.positions = nn.Parameter(0.02 * torch.randn(places, width)) if positions == "learned" else None
-        self.backbone = Transformer(
-            width,
-            layers,
-            heads,
-            mlp_ratio,
-            norm,
-            bias,
-            weighting=attention,
-            own="uncounted" if self.joined else "counted",
-        )
-        self.readout = nn.Linear(width, 3 * components or 1, bias=bias)
+        self.tokens = PairTokens(dim, width, max_points, self.joined, embedding, positions == "learned", bias)
+        width = self.tokens.width
+        self.own = "counted" if not self.joined else "uncounted" if query_sees_itself else "unseen"
+        if backbone == "transformer":
+            config = BlockConfig(
+                width, heads, mlp_ratio, norm, bias, head_width, attention, self.own, merged, damping
+            )
+            self.backbone = Transformer(config, layers, tied)
+        else:
+            self.backbone = Recurrent(backbone, width, layers, bias)
+        # One layer of attention never asks what its context has seen.
+        self.causal = causal or layers == 1
+        self.readout = nn.Linear(width, 3 * components or 1, bias=bias) if embedding == "linear" else None
+        _initialise(self, init_std)
 
     def forward(self, x: Float[Tensor, "B N d"], y: Float[Tensor, "B N"]) -> Float[Tensor, "B N O"]:
         """The outputs after every prefix: those at n depend on x_n and the pairs before n. The last y is not used.
@@ -113,18 +124,17 @@ class InContextRegressor(Hooked):
             x: Inputs, N ≥ 1.
             y: Targets.
         """
+        if self.causal and not self.joined:
+            sequence = self.tokens.pairs(x, y)[:, :-1]
+            return self._read(self.backbone(sequence, rows=slice(None, None, 2))[0])
         points = x.shape[1]
-        if self.joined:
-            tokens = torch.cat([self._pair_tokens(x[:, :-1], y[:, :-1]), self._query_tokens(x)], 1)
-            if self.positions is not None:
-                tokens = tokens + torch.cat([self.positions[: points - 1], self.positions[:points]])
-            hidden, _ = self.backbone(tokens, _joined_mask(points, tokens), slice(points - 1, None))
-        else:
-            tokens = self._pair_tokens(x, y)[:, :-1]
-            if self.positions is not None:
-                tokens = tokens + self.positions[: tokens.shape[1]]
-            hidden, _ = self.backbone(tokens, rows=slice(None, None, 2))
-        return self.readout(hidden)
+        lengths = torch.arange(points, device=x.device)
+        if not self.causal or isinstance(self.backbone, Recurrent):
+            return self.queries(x[:, :-1], y[:, :-1], x[:, :, None], lengths)[:, :, 0]
+        sequence = torch.cat([self.tokens.pairs(x[:, :-1], y[:, :-1]), self.tokens.queries(x, lengths)], 1)
+        before = lengths[:-1] < lengths[:, None]  # [N, N - 1]
+        mask = Mask.with_queries(before[1:], before, self.own, sequence.dtype)
+        return self._read(self.backbone(sequence, mask, slice(points - 1, None))[0])
 
     def queries(
         self,
@@ -133,7 +143,7 @@ class InContextRegressor(Hooked):
         queries: Float[Tensor, "B P K d"],
         prefixes: Int[Tensor, " P"],
     ) -> Float[Tensor, "B P K O"]:
-        """The outputs for K alternatives to the point after each of P prefixes; the context is encoded once.
+        """The outputs for K alternatives to the point after each of P prefixes; exact.
 
         Args:
             x: Inputs; N may be 0.
@@ -142,32 +152,86 @@ class InContextRegressor(Hooked):
             prefixes: Lengths of the prefixes, in 0..N.
         """
         batch, lengths, count, _ = queries.shape
-        context = self._pair_tokens(x, y)
-        places = prefixes.repeat_interleave(count) * (1 if self.joined else 2)
-        tokens = self._query_tokens(queries.flatten(1, 2))
-        if self.positions is not None:
-            context = context + self.positions[: context.shape[1]]
-            tokens = tokens + self.positions[places]
-        _, memories = self.backbone(context)
-        return self.readout(self.backbone.query(tokens, memories, places)).view(batch, lengths, count, -1)
+        context = self.tokens.pairs(x, y)
+        places = prefixes * self.tokens.per_pair
+        per_query = places.repeat_interleave(count)
+        tokens = self.tokens.queries(queries.flatten(1, 2), per_query)
+        if self.causal:
+            _, memories = self.backbone(context)
+            hidden = self.backbone.query(tokens, memories, per_query)
+        else:
+            hidden = self._each_prefix(context, tokens.view(batch, lengths, count, -1), places)
+        return self._read(hidden).view(batch, lengths, count, -1)
 
-    def _pair_tokens(self, x: Float[Tensor, "B N d"], y: Float[Tensor, "B N"]) -> Float[Tensor, "B T W"]:
-        """The tokens of pairs: N if joined, else 2N."""
-        if self.joined:
-            return self.embedding(torch.cat([x, y[..., None]], -1))
-        inputs = torch.stack([F.pad(x, (0, 1)), F.pad(y[..., None], (self.dim, 0))], 2)
-        return self.embedding(inputs.flatten(1, 2))
+    def _each_prefix(
+        self, context: Float[Tensor, "B T W"], queries: Float[Tensor, "B P K W"], places: Int[Tensor, " P"]
+    ) -> Float[Tensor, "B Q W"]:
+        """Without a causal mask: a sequence for each prefix, whose context tokens see each other and nothing else."""
+        batch, lengths, count, width = queries.shape
+        context = context[:, None].expand(-1, lengths, -1, -1)
+        sequences = torch.cat([context, queries], 2).flatten(0, 1)
+        seen = torch.arange(context.shape[2], device=places.device) < places[:, None, None]  # [P, 1, T]
+        mask = Mask.with_queries(
+            seen.expand(-1, context.shape[2], -1), seen.expand(-1, count, -1), self.own, queries.dtype
+        )
+        hidden, _ = self.backbone(sequences, mask.repeat(batch), slice(context.shape[2], None))
+        return hidden.reshape(batch, lengths * count, width)
 
-    def _query_tokens(self, x: Float[Tensor, "B Q d"]) -> Float[Tensor, "B Q W"]:
-        tokens = self.embedding(F.pad(x, (0, 1)))
-        return tokens if self.flag is None else tokens + self.flag
+    def _read(self, hidden: Float[Tensor, "B Q W"]) -> Float[Tensor, "B Q O"]:
+        return hidden[..., -1:] if self.readout is None else self.readout(hidden)
 
 
-def _joined_mask(points: int, like: Tensor) -> Mask:
-    """For N - 1 pairs and then N queries: each sees the pairs before it, and itself."""
-    pair = torch.arange(points - 1, device=like.device)
-    query = torch.arange(points, device=like.device)
-    before = torch.cat([pair, query])[:, None] > pair
-    own = torch.eye(2 * points - 1, dtype=torch.bool, device=like.device)
-    visible = F.pad(before, (0, points)) | own
-    return Mask(~visible, torch.cat([pair + 1, query]), like.dtype)
+def _initialise(network: nn.Module, std: float | None) -> None:
+    for module in network.modules():
+        if isinstance(module, MergedAttention):
+            module.start_balanced(0.1 if std is None else std)
+    merged = [p for m in network.modules() if isinstance(m, MergedAttention) for p in m.parameters()]
+    for name, parameter in network.named_parameters():
+        if std is None or any(parameter is other for other in merged):
+            continue
+        if parameter.ndim > 1:
+            nn.init.normal_(parameter, std=std)
+        elif "bias" in name:
+            nn.init.zeros_(parameter)
+
+
+def _check(given: dict[str, Any]) -> None:
+    """Refuse what cannot be built."""
+    for name, accepted in _CHOICES.items():
+        if given[name] not in accepted:
+            raise UserError(f"{name} must be one of {', '.join(map(repr, accepted))}, given {given[name]!r}")
+    for name in ("dim", "width", "layers", "heads", "max_points"):
+        if given[name] < 1:
+            raise UserError(f"{name} must be at least 1, given {given[name]}")
+    for name in ("mlp_ratio", "components"):
+        if given[name] < 0:
+            raise UserError(f"{name} must not be negative, given {given[name]}")
+    if not given["damping"] > 0:
+        raise UserError(f"damping must be positive, given {given['damping']}")
+    if given["init_std"] is not None and not given["init_std"] > 0:
+        raise UserError(f"init_std must be positive or None, given {given['init_std']}")
+    joined = given["tokens"] == "joined"
+    if not given["query_sees_itself"] and not joined:
+        raise UserError("query_sees_itself=False needs tokens='joined', given 'interleaved'")
+    if given["components"] and given["embedding"] != "linear":
+        raise UserError(
+            f"components needs embedding='linear', given {given['embedding']!r}, which is read at one coordinate"
+        )
+    if given["embedding"] == "features" and given["width"] < 2:
+        raise UserError(f"embedding='features' needs a width of at least 2, given {given['width']}")
+    if given["backbone"] != "transformer":
+        if not given["causal"]:
+            raise UserError(f"causal=False needs backbone='transformer', given {given['backbone']!r}")
+        return
+    heads, width = given["heads"], given["dim"] + 1 if given["embedding"] == "identity" else given["width"]
+    if given["merged"]:
+        if heads != 1 or given["head_width"] not in (None, width):
+            raise UserError(
+                f"merged attention has one head of the full width, given {heads} heads; give heads=1"
+            )
+    elif given["head_width"] is None and width % heads:
+        raise UserError(
+            f"heads must divide the width, given {heads} heads and width {width}; or give head_width"
+        )
+    elif given["head_width"] is not None and given["head_width"] < 1:
+        raise UserError(f"head_width must be at least 1 or None, given {given['head_width']}")

@@ -1,0 +1,118 @@
+"""LSTM and GRU that run over tokens, or over queries that follow prefixes of encoded tokens.
+
+The sequence is encoded once, by the fused kernels. A query after n tokens takes the states after them and makes one
+step from there, for all queries at once.
+
+Shape letters: B episodes, T tokens, R of which are asked for, Q queries, W width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import cast
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from iclkit.networks.hooks import HookPoint
+
+CELLS: dict[str, type[nn.LSTM] | type[nn.GRU]] = {"lstm": nn.LSTM, "gru": nn.GRU}
+
+
+@dataclass(frozen=True)
+class States:
+    """What one layer took and what it gave back."""
+
+    inputs: Float[Tensor, "B T W"]
+    outputs: Float[Tensor, "B T W"]
+
+
+class RecurrentLayer(nn.Module):
+    """One layer of cells. A function on its hook point changes what the next layer gets, not the recurrence."""
+
+    def __init__(self, cell: str, width: int, bias: bool) -> None:
+        super().__init__()
+        self.cell = CELLS[cell](width, width, bias=bias, batch_first=True)
+        self.state = HookPoint()
+
+    def forward(self, x: Float[Tensor, "B T W"]) -> tuple[Float[Tensor, "B T W"], States]:
+        """The states after every token."""
+        outputs = self.cell(x)[0] if x.shape[1] else x
+        return self.state(outputs), States(x, outputs)
+
+    def query(
+        self, x: Float[Tensor, "B Q W"], states: States, lengths: Int[Tensor, " Q"]
+    ) -> Float[Tensor, "B Q W"]:
+        """The state after one more token, behind the first `lengths[i]`."""
+        before = F.pad(states.outputs, (0, 0, 1, 0))
+        hidden = before[:, lengths]
+        if isinstance(self.cell, nn.LSTM):
+            i, f, g, o = self._gates(x, hidden).chunk(4, -1)
+            memory = self._memories(states.inputs, before[:, :-1])[:, lengths]
+            return self.state(o.sigmoid() * (f.sigmoid() * memory + i.sigmoid() * g.tanh()).tanh())
+        cell = self.cell
+        r, z, n = F.linear(x, cell.weight_ih_l0, cell.bias_ih_l0 if cell.bias else None).chunk(3, -1)
+        back_r, back_z, back_n = F.linear(
+            hidden, cell.weight_hh_l0, cell.bias_hh_l0 if cell.bias else None
+        ).chunk(3, -1)
+        new, keep = (n + (r + back_r).sigmoid() * back_n).tanh(), (z + back_z).sigmoid()
+        return self.state((1 - keep) * new + keep * hidden)
+
+    def _gates(self, x: Float[Tensor, "B T W"], hidden: Float[Tensor, "B T W"]) -> Float[Tensor, "B T _"]:
+        """The LSTM's gates i, f, g, o before their nonlinearities."""
+        cell = self.cell
+        gates = x @ cell.weight_ih_l0.mT + hidden @ cell.weight_hh_l0.mT
+        return gates + cell.bias_ih_l0 + cell.bias_hh_l0 if cell.bias else gates
+
+    def _memories(
+        self, inputs: Float[Tensor, "B T W"], before: Float[Tensor, "B T W"]
+    ) -> Float[Tensor, "B T_plus_one W"]:
+        """The LSTM's cell memory before the first token and after each: the kernel hands back only the last.
+
+        Given the states, the gates of all tokens follow at once, and c_t = f_t c_{t-1} + i_t g_t from them.
+        """
+        i, f, g, _ = self._gates(inputs, before).chunk(4, -1)
+        forget, add = f.sigmoid().unbind(1), (i.sigmoid() * g.tanh()).unbind(1)
+        memories = [inputs.new_zeros(len(inputs), inputs.shape[-1])]
+        for forgotten, added in zip(forget, add, strict=True):
+            memories.append(forgotten * memories[-1] + added)
+        return torch.stack(memories, 1)
+
+
+class Recurrent(nn.Module):
+    """A stack of LSTM or GRU layers.
+
+    Args:
+        cell: "lstm" or "gru".
+        width: Width of tokens and states.
+        layers: Number of layers.
+        bias: Whether the cells have biases.
+    """
+
+    def __init__(self, cell: str, width: int, layers: int, bias: bool = True) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(RecurrentLayer(cell, width, bias) for _ in range(layers))
+
+    def forward(
+        self, x: Float[Tensor, "B T W"], rows: slice | None = None
+    ) -> tuple[Float[Tensor, "B R W"], list[States]]:
+        """Encode a sequence; the rows that are asked for (all if None), and what queries need."""
+        memories = []
+        for layer in self._stack():
+            x, states = layer(x)
+            memories.append(states)
+        return x if rows is None else x[:, rows], memories
+
+    def query(
+        self, x: Float[Tensor, "B Q W"], memories: list[States], lengths: Int[Tensor, " Q"]
+    ) -> Float[Tensor, "B Q W"]:
+        """Run queries after prefixes of an encoded sequence; query i follows its first `lengths[i]` tokens."""
+        for layer, states in zip(self._stack(), memories, strict=True):
+            x = layer.query(x, states, lengths)
+        return x
+
+    def _stack(self) -> Iterator[RecurrentLayer]:
+        return iter(cast("list[RecurrentLayer]", self.layers))
