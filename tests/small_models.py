@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from iclkit.tasks import GaussianMixtures
-from iclkit.training import NetworkConfig, recipe_named
+from iclkit.training import EnergyConfig, recipe_named
 from iclkit.training.models import save_model
 
 BASE_STD = 1.7
@@ -30,7 +30,7 @@ def save_small_model(
             the density is that of `base_log_density`.
         standardise: Whether the model whitens its data.
     """
-    network = NetworkConfig(dim=dim, width=8, layers=1, heads=2, max_points=LIMIT, base_std=BASE_STD)
+    network = EnergyConfig(dim=dim, width=8, layers=1, heads=2, max_points=LIMIT, base_std=BASE_STD)
     recipe = dataclasses.replace(
         recipe_named("energy-tiny"),
         name=name,

@@ -28,7 +28,7 @@ from iclkit.report.demo import write_demo
 from iclkit.report.figures import Panel, Window, curves, landscapes, png, sample_rows
 from iclkit.report.html import Page
 from iclkit.tasks import BroadMixtures, GaussianMixtures
-from iclkit.training import NetworkConfig, Recipe, recipe_named
+from iclkit.training import EnergyConfig, Recipe, recipe_named
 from iclkit.training.models import load, save_model
 
 PNG = b"\x89PNG\r\n\x1a\n"
@@ -40,7 +40,7 @@ def seeded(seed: int = 0) -> torch.Generator:
 
 def model_folder(folder: Path, base: str, task: GaussianMixtures | BroadMixtures, std: float) -> Path:
     """An untrained model: its energy is its base density whatever the context is."""
-    network = NetworkConfig(dim=2, width=8, layers=1, heads=1, max_points=16, base_std=std)
+    network = EnergyConfig(dim=2, width=8, layers=1, heads=1, max_points=16, base_std=std)
     recipe = Recipe(
         name=base,
         task=task,

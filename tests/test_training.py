@@ -28,7 +28,7 @@ from iclkit.errors import UserError
 from iclkit.tasks import BroadMixtures, FinitePool, GaussianMixtures, Mixtures
 from iclkit.training import (
     RECIPES,
-    NetworkConfig,
+    EnergyConfig,
     OptimizerConfig,
     Recipe,
     Schedule,
@@ -50,7 +50,7 @@ from iclkit.training.trainer import _move
 
 def tiny(**changes: Any) -> Recipe:
     """A run of a second, with every kind of state: averaged weights, Muon and Adam, persistent chains."""
-    network = NetworkConfig(dim=1, width=8, layers=1, heads=2, max_points=6, base_std=2.0)
+    network = EnergyConfig(dim=1, width=8, layers=1, heads=2, max_points=6, base_std=2.0)
     settings = {
         "objective": PersistentDivergence(negatives=2, steps=2, start=4.0, reuse=3.0),
         "network": network,
@@ -106,7 +106,7 @@ def test_published_recipe_is_the_published_one() -> None:
 
 def test_network_config_mirrors_the_network() -> None:
     arguments = inspect.signature(EnergyTransformer).parameters
-    fields = {field.name: field.default for field in dataclasses.fields(NetworkConfig)}
+    fields = {field.name: field.default for field in dataclasses.fields(EnergyConfig)}
     assert fields == {name: argument.default for name, argument in arguments.items()}
 
 
@@ -125,7 +125,7 @@ def test_unknown_names_are_answered_with_the_nearest() -> None:
 
 
 @pytest.mark.parametrize(
-    "changes", [{"points": 8}, {"steps": 0}, {"ema": 1.0}, {"network": NetworkConfig(dim=2)}, {"episodes": 0}]
+    "changes", [{"points": 8}, {"steps": 0}, {"ema": 1.0}, {"network": EnergyConfig(dim=2)}, {"episodes": 0}]
 )
 def test_recipes_that_cannot_run_are_refused(changes: dict[str, object]) -> None:
     with pytest.raises(UserError):
@@ -216,7 +216,7 @@ def test_batches_move_with_their_laws() -> None:
 
 def test_initial_weights_follow_the_seed_and_leave_the_generator_alone() -> None:
     before = torch.get_rng_state()
-    a, b, c = (NetworkConfig(width=8, heads=2, layers=1).build(seed) for seed in (0, 0, 1))
+    a, b, c = (EnergyConfig(width=8, heads=2, layers=1).build(seed) for seed in (0, 0, 1))
     Trainer(tiny()).update()
     assert torch.equal(torch.get_rng_state(), before)
     assert torch.equal(a.embedding.linear.weight, b.embedding.linear.weight)
@@ -261,7 +261,7 @@ def test_muon_equals_torch() -> None:
 @pytest.mark.parametrize("name", ["adam", "adamw", "muon"])
 def test_every_parameter_is_updated_once(name: str) -> None:
     """At zero momentum and equal gradients the first Adam step moves each weight by the rate, and no more."""
-    network = NetworkConfig(dim=1, width=8, heads=2, layers=2, positions="learned").build()
+    network = EnergyConfig(dim=1, width=8, heads=2, layers=2, positions="learned").build()
     before = {key: value.detach().clone() for key, value in network.named_parameters()}
     optimizers = Optimizers(network, OptimizerConfig(name=name, rate=0.01))  # pyright: ignore[reportArgumentType]
     for parameter in network.parameters():
@@ -279,7 +279,7 @@ def test_every_parameter_is_updated_once(name: str) -> None:
 
 
 def test_weight_decay_spares_what_is_no_matrix() -> None:
-    network = NetworkConfig(dim=1, width=8, heads=2, layers=1).build()
+    network = EnergyConfig(dim=1, width=8, heads=2, layers=1).build()
     with torch.no_grad():
         network.readout.bias.fill_(1.0)
     weight = network.readout.weight.detach().clone()

@@ -164,7 +164,7 @@ class InContextDensity(DensityMixin, BaseEstimator):
             raise UserError("model is an empty list; name at least one")
         accepted = []
         for model in models:
-            learner = model if isinstance(model, EnergyDensity) else load(model)
+            learner = model if isinstance(model, EnergyDensity) else load(model, "energy")
             if learner.dim == features:
                 return learner
             accepted.append(f"{learner.name or 'the model'} takes n_features={learner.dim}")

@@ -199,7 +199,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     for name in options.pairs:
         if name not in PAIRS:
             raise unknown("pair", name, PAIRS)
-    model = load(options.model)
+    model = load(options.model, "energy")
     if model.dim != 2:
         raise UserError(f"the pairs have 2 columns, {options.model} takes points of {model.dim}")
     results = []

@@ -168,7 +168,7 @@ def _condition(given: argparse.Namespace) -> tuple[Table, ConditionedDensity]:
     from iclkit.conditioned import ConditionedDensity
     from iclkit.training.models import load
 
-    learner = load(given.model)
+    learner = load(given.model, "energy")
     limit = learner.limit
     longer = max(_CEILING, limit)
     table = read_table(

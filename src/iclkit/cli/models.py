@@ -37,8 +37,14 @@ def _line(folder: Path) -> str:
 
     data: dict[str, Any] = files.read_json(folder / "model.json")
     network = data["network"]
+    if data["kind"] == "regression":
+        columns = f"up to {network['dim']}" if data["pads"] else network["dim"]
+        said = "density of y" if network["components"] else "prediction"
+        what, longest = f"regression on {columns} columns ({said})", f"{network['max_points']} pairs"
+    else:
+        what, longest = f"densities of {network['dim']} columns", f"{network['max_points']} points"
     units = "any units" if data["standardise"] else "the units of its prior"
     return (
-        f"densities of {network['dim']} columns in {units}, contexts of up to {network['max_points']} points; "
+        f"{what} in {units}, contexts of up to {longest}; "
         f"prior {data['task']['type']}, {network['layers']} layers, width {network['width']}"
     )

@@ -137,7 +137,13 @@ def _override(recipe: Recipe, options: Sequence[str]) -> Recipe:
     told = io.StringIO()
     try:
         with contextlib.redirect_stderr(told):
-            return tyro.cli(type(recipe), default=recipe, args=options, prog="iclkit train")
+            return tyro.cli(
+                type(recipe),
+                default=recipe,
+                args=options,
+                prog="iclkit train",
+                config=(tyro.conf.AvoidSubcommands,),
+            )
     except SystemExit:
         raise UserError(_in_one_line(told.getvalue())) from None
 
@@ -166,4 +172,10 @@ def _help(parser: Parser, argv: list[str]) -> None:
         recipe = _recipe(name)
         print(f"\nFields of {recipe.name}:\n")
         with contextlib.suppress(SystemExit):
-            tyro.cli(type(recipe), default=recipe, args=["--help"], prog=f"iclkit train {name}")
+            tyro.cli(
+                type(recipe),
+                default=recipe,
+                args=["--help"],
+                prog=f"iclkit train {name}",
+                config=(tyro.conf.AvoidSubcommands,),
+            )

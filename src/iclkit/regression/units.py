@@ -27,9 +27,11 @@ class Units:
 
     @staticmethod
     def fit(x: Float[Tensor, "R N d"], y: Float[Tensor, "R N"], lengths: Int[Tensor, " R"]) -> Units:
-        """Moments of the first `lengths[r]` pairs of each row; fewer than two know no units: mean 0, deviation 1."""
+        """Moments of the first `lengths[r]` pairs of each row; fewer than two know no units (0 and 1)."""
         columns = torch.cat([x, y[..., None]], -1)
-        mask = (torch.arange(x.shape[1], device=x.device) < lengths[:, None]).to(x.dtype)[..., None]  # [R, N, 1]
+        mask = (torch.arange(x.shape[1], device=x.device) < lengths[:, None]).to(x.dtype)[
+            ..., None
+        ]  # [R, N, 1]
         count = lengths.to(x.dtype)[:, None]
         mean = (columns * mask).sum(1) / count.clamp_min(1)
         # Two passes, not sums of squares: a large mean would cancel all digits of a small variance.

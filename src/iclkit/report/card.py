@@ -24,7 +24,7 @@ from iclkit.learners.mixture_filter import MixtureFilter
 from iclkit.learners.trained import EnergyDensity
 from iclkit.tasks import BroadMixtures, DensityTask, GaussianMixtures
 from iclkit.training import files
-from iclkit.training.models import load_model, shipped
+from iclkit.training.models import load, shipped
 
 _SEED = 20_000  # far from the seeds of training
 
@@ -52,7 +52,7 @@ def write_card(
             f"{model} is neither a shipped model ({', '.join(shipped()) or 'none here'}) nor a model folder; "
             "make one of a run with: iclkit export RUN DIR"
         )
-    learner, description = load_model(folder), files.read_json(folder / "model.json")
+    learner, description = load(folder, "energy"), files.read_json(folder / "model.json")
     if learner.task is None:
         raise UserError(f"{model} does not say what it was trained on, so there is nothing to measure it by")
     sections = [

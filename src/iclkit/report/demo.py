@@ -65,7 +65,7 @@ def write_demo(
     from iclkit.training.models import load
 
     effort = QUICK if quick else Effort()
-    known, real = load(mixtures), load(plane)
+    known, real = load(mixtures, "energy"), load(plane, "energy")
     out = Path(out)
     try:
         out.mkdir(parents=True, exist_ok=True)

@@ -1,16 +1,21 @@
 """From a recipe to a checkpoint, in one process or many."""
 
+from iclkit.training.curriculum import Curriculum
 from iclkit.training.models import export
-from iclkit.training.recipe import NetworkConfig, OptimizerConfig, Recipe, Schedule
+from iclkit.training.network_config import EnergyConfig, NetworkConfig, RegressorConfig
+from iclkit.training.recipe import OptimizerConfig, Recipe, Schedule
 from iclkit.training.recipes import RECIPES, recipe_named
 from iclkit.training.run import train
 from iclkit.training.trainer import Trainer, TrainingError, draw_batch
 
 __all__ = [
     "RECIPES",
+    "Curriculum",
+    "EnergyConfig",
     "NetworkConfig",
     "OptimizerConfig",
     "Recipe",
+    "RegressorConfig",
     "Schedule",
     "Trainer",
     "TrainingError",

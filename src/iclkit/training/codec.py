@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import types
 import typing
+from collections.abc import Iterable
 from typing import Any, Union
 
 from iclkit.errors import UserError, unknown
@@ -18,9 +19,27 @@ from iclkit.errors import UserError, unknown
 def families() -> dict[type, dict[str, type]]:
     """The registered families by their base class; read anew each time, so that later registrations count."""
     from iclkit.energy.objectives import OBJECTIVES, Objective
-    from iclkit.tasks import TASKS, DensityTask
+    from iclkit.regression.objectives import REGRESSION_OBJECTIVES, RegressionObjective
+    from iclkit.tasks import REGRESSION_TASKS, TASKS, DensityTask, RegressionTask
+    from iclkit.training.network_config import NETWORKS, NetworkConfig
 
-    return {DensityTask: dict(TASKS), Objective: dict(OBJECTIVES)}
+    return {
+        DensityTask: dict(TASKS),
+        RegressionTask: dict(REGRESSION_TASKS),
+        Objective: dict(OBJECTIVES),
+        RegressionObjective: dict(REGRESSION_OBJECTIVES),
+        NetworkConfig: dict(NETWORKS),
+    }
+
+
+def _accepted(hints: Iterable[Any]) -> dict[str, type]:
+    """The registered members that annotated types stand for: all of each family below or above them."""
+    return {
+        name: member
+        for base, members in families().items()
+        if any(isinstance(hint, type) and (issubclass(hint, base) or issubclass(base, hint)) for hint in hints)
+        for name, member in members.items()
+    }
 
 
 def encode(value: Any) -> Any:
@@ -74,7 +93,9 @@ def decode(hint: Any, data: Any, where: str = "recipe") -> Any:
         options = [option for option in typing.get_args(hint) if option is not type(None)]
         if data is None and len(options) < len(typing.get_args(hint)):
             return None
-        # Unions of the recipes are "something or None" alone.
+        # Unions of the recipes are "something or None", or of families.
+        if members := _accepted(options):
+            return _decode_member(" or ".join(option.__name__ for option in options), members, data, where)
         return decode(options[0], data, where)
     if origin is typing.Literal:
         if data not in typing.get_args(hint):
@@ -83,9 +104,8 @@ def decode(hint: Any, data: Any, where: str = "recipe") -> Any:
     if origin is tuple:
         return _decode_tuple(typing.get_args(hint), data, where)
     if isinstance(hint, type):
-        for base, members in families().items():
-            if issubclass(hint, base):
-                return _decode_member(base, members, data, where)
+        if members := _accepted([hint]):
+            return _decode_member(hint.__name__, members, data, where)
         if dataclasses.is_dataclass(hint):
             return _decode_fields(hint, data, where)
         if hint is float and isinstance(data, int) and not isinstance(data, bool):
@@ -105,12 +125,15 @@ def _decode_tuple(hints: tuple[Any, ...], data: Any, where: str) -> tuple[Any, .
     return tuple(decode(h, item, f"{where}[{i}]") for i, (h, item) in enumerate(zip(hints, data, strict=True)))
 
 
-def _decode_member(base: type, members: dict[str, type], data: Any, where: str) -> Any:
+def _decode_member(family: str, members: dict[str, type], data: Any, where: str) -> Any:
+    if family == "NetworkConfig" and isinstance(data, dict):
+        # Files written before there was a second kind of network name none.
+        data = {"type": next(iter(members)), **data}
     if not isinstance(data, dict) or not isinstance(data.get("type"), str):
         raise UserError(f"{where} must be an object with a 'type' (accepted: {', '.join(sorted(members))})")
     name = data["type"]
     if name not in members:
-        raise unknown(base.__name__, name, members)
+        raise unknown(family, name, members)
     return _decode_fields(members[name], {key: item for key, item in data.items() if key != "type"}, where)
 
 

@@ -2,51 +2,81 @@
 
 model.safetensors   the weights
 model.json          what they are the weights of: format version, kind, network, task, SHA-256 of the weights,
-                    recipe and training summary
+                    recipe and training summary; kind is "energy" or "regression"
 card.md             the model card, written by a command; may be missing
 """
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, overload
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from iclkit.energy.network import EnergyTransformer
 from iclkit.errors import UserError, unknown
 from iclkit.learners.trained import EnergyDensity
-from iclkit.tasks import DensityTask
+from iclkit.learners.trained_regression import TrainedRegressor, trained_regressor
+from iclkit.tasks import DensityTask, RegressionTask, Task
 from iclkit.training import checkpoint as checkpoints
 from iclkit.training import codec, files
-from iclkit.training.recipe import NetworkConfig, Recipe
+from iclkit.training.network_config import NetworkConfig
+from iclkit.training.recipe import Recipe
 
 FORMAT = 1
+# What a model of each kind is, and the task distributions that it may have been trained on.
+KINDS: dict[str, tuple[str, type[Task]]] = {
+    "energy": ("densities", DensityTask),
+    "regression": ("regression", RegressionTask),
+}
 SHIPPED = Path(__file__).parent.parent / "models"
 
 
-def shipped() -> dict[str, Path]:
-    """The folders of the models that come with the package, by name."""
+def shipped(kind: str | None = None) -> dict[str, Path]:
+    """The folders of the models that come with the package, by name; of one kind alone if it is given."""
     if not SHIPPED.is_dir():
         return {}
-    return {path.parent.name: path.parent for path in sorted(SHIPPED.glob("*/model.json"))}
+    found = {path.parent.name: path for path in sorted(SHIPPED.glob("*/model.json"))}
+    return {
+        name: path.parent
+        for name, path in found.items()
+        if kind is None or files.read_json(path).get("kind") == kind
+    }
 
 
-def load(name_or_path: str | Path) -> EnergyDensity:
+@overload
+def load(name_or_path: str | Path, kind: Literal["energy"]) -> EnergyDensity: ...
+@overload
+def load(name_or_path: str | Path, kind: Literal["regression"]) -> TrainedRegressor: ...
+@overload
+def load(name_or_path: str | Path, kind: str | None = None) -> Any: ...
+
+
+def load(name_or_path: str | Path, kind: str | None = None) -> EnergyDensity | TrainedRegressor:
     """Load a trained learner, frozen.
 
     Args:
         name_or_path: Name of a shipped model, a model folder, or a run folder (its last checkpoint).
+        kind: The kind that is needed: "energy" (densities) or "regression"; any if None.
 
     Returns:
-        The learner.
+        The learner: an `EnergyDensity`, or a `TrainedRegressor` (with distributions if its network says them).
 
     Raises:
-        UserError: No such model; or one that is truncated, altered or of another version.
+        UserError: No such model; one that is truncated, altered or of another version; or of another kind.
     """
+    learner = _load(name_or_path)
+    given = "energy" if isinstance(learner, EnergyDensity) else "regression"
+    if kind is not None and given != kind:
+        known = ", ".join(shipped(kind)) or "none is shipped"
+        raise UserError(
+            f"{name_or_path} is a model of {KINDS[given][0]}, but one of {KINDS[kind][0]} is needed ({known})"
+        )
+    return learner
+
+
+def _load(name_or_path: str | Path) -> EnergyDensity | TrainedRegressor:
     known = shipped()
     if isinstance(name_or_path, str) and name_or_path in known:
         return load_model(known[name_or_path])
@@ -66,7 +96,7 @@ def load(name_or_path: str | Path) -> EnergyDensity:
     raise unknown("model", name_or_path, known)
 
 
-def load_model(folder: Path) -> EnergyDensity:
+def load_model(folder: Path) -> EnergyDensity | TrainedRegressor:
     """Load a model folder; raises as `load`."""
     where = folder / "model.json"
     data = files.read_json(where)
@@ -75,20 +105,35 @@ def load_model(folder: Path) -> EnergyDensity:
             f"{where} has model format {data.get('format')!r}, this iclkit reads format {FORMAT}; "
             "use the iclkit that wrote it"
         )
-    if data.get("kind") != "energy":
-        raise UserError(f"{where} is of kind {data.get('kind')!r}; this iclkit knows 'energy' alone")
+    kind = data.get("kind")
+    if kind not in KINDS:
+        raise UserError(f"{where} is of kind {kind!r}; this iclkit knows {' and '.join(map(repr, KINDS))}")
     missing = {"name", "network", "task", "standardise", "sha256"} - data.keys()
     if missing:
         raise UserError(f"{where} lacks {', '.join(sorted(missing))}: truncated or altered; get a fresh copy")
+    config = codec.decode(NetworkConfig, data["network"], f"{where}: network")
+    if config.kind != kind:
+        raise UserError(f"{where} is of kind {kind!r}, but its network is of kind {config.kind!r}: altered")
     weights = files.read_tensors(folder / "model.safetensors", data["sha256"])
     card = folder / "card.md"
-    return EnergyDensity(
-        network=_assemble(codec.decode(NetworkConfig, data["network"], f"{where}: network"), weights, folder),
-        task=codec.decode(DensityTask, data["task"], f"{where}: task"),
+    return _learner(
+        config,
+        _assemble(config, weights, folder),
+        task=codec.decode(KINDS[kind][1], data["task"], f"{where}: task"),
         standardise=codec.decode(bool, data["standardise"], f"{where}: standardise"),
+        pads=codec.decode(bool, data.get("pads", False), f"{where}: pads"),
         name=codec.decode(str, data["name"], f"{where}: name"),
         card=card.read_text(encoding="utf-8") if card.exists() else "",
     )
+
+
+def _learner(
+    config: NetworkConfig, network: Any, *, pads: bool, **fields: Any
+) -> EnergyDensity | TrainedRegressor:
+    """The learner of a network, by its kind."""
+    if config.kind == "energy":
+        return EnergyDensity(network=network, **fields)
+    return trained_regressor(network, pads=pads, **fields)
 
 
 def save_model(
@@ -120,11 +165,12 @@ def save_model(
     content = files.tensor_bytes(weights)
     data = {
         "format": FORMAT,
-        "kind": "energy",
+        "kind": recipe.kind,
         "name": name or recipe.name,
-        "network": dataclasses.asdict(recipe.network),
-        "task": recipe.to_dict()["task"],
+        "network": codec.encode(recipe.network),
+        "task": codec.encode(recipe.task),
         "standardise": recipe.standardise,
+        "pads": recipe.pads,
         "sha256": files.digest(content),
         "recipe": recipe.to_dict(),
         "training": training or {},
@@ -180,17 +226,23 @@ def _last_weights(run: Path) -> tuple[Recipe, dict[str, Tensor], checkpoints.Che
     return recipe, last.tensors[kind], last
 
 
-def _load_run(run: Path) -> EnergyDensity:
+def _load_run(run: Path) -> EnergyDensity | TrainedRegressor:
     recipe, weights, _ = _last_weights(run)
-    network = _assemble(recipe.network, weights, run)
-    return EnergyDensity(network=network, task=recipe.task, standardise=recipe.standardise, name=recipe.name)
+    return _learner(
+        recipe.network,
+        _assemble(recipe.network, weights, run),
+        task=recipe.task,
+        standardise=recipe.standardise,
+        pads=recipe.pads,
+        name=recipe.name,
+    )
 
 
-def _assemble(config: NetworkConfig, weights: dict[str, Tensor], where: Path) -> EnergyTransformer:
+def _assemble(config: NetworkConfig, weights: dict[str, Tensor], where: Path) -> nn.Module:
     """The network of a configuration with the given weights, frozen."""
     # On the meta device nothing is allocated or drawn before the shapes are known to agree.
     with torch.device("meta"):
-        network = EnergyTransformer(**dataclasses.asdict(config))
+        network = config.make()
     expected = {name: tuple(value.shape) for name, value in network.state_dict().items()}
     given = {name: tuple(value.shape) for name, value in weights.items()}
     for name in sorted(expected.keys() | given.keys()):

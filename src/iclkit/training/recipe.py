@@ -2,42 +2,24 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import math
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-import torch
-
-from iclkit.energy.network import EnergyTransformer
 from iclkit.energy.objectives import Objective
 from iclkit.errors import UserError
-from iclkit.tasks import DensityTask
+from iclkit.regression.objectives import RegressionObjective
+from iclkit.tasks import DensityTask, RegressionTask, Task
 from iclkit.training import codec
-from iclkit.training.seeds import mix
+from iclkit.training.curriculum import Curriculum
+from iclkit.training.network_config import NETWORKS, EnergyConfig, NetworkConfig
 
-
-@dataclass(frozen=True, kw_only=True)
-class NetworkConfig:
-    """Arguments of `iclkit.energy.EnergyTransformer`, where each is explained."""
-
-    dim: int = 2
-    width: int = 128
-    layers: int = 6
-    heads: int = 8
-    mlp_ratio: int = 4
-    max_points: int = 64
-    positions: Literal["none", "learned"] = "none"
-    features: int = 0
-    wavelengths: tuple[float, float] = (1.0, 40.0)
-    base_std: float | None = None
-
-    def build(self, seed: int = 0) -> EnergyTransformer:
-        """A freshly initialised network, a function of `seed` alone; the global generator is left as it was."""
-        with torch.random.fork_rng(devices=[]):
-            torch.default_generator.manual_seed(mix(seed, "weights"))
-            return EnergyTransformer(**dataclasses.asdict(self))
+# The tasks and objectives that go with each kind of network.
+_KINDS: dict[str, tuple[type[Task], type]] = {
+    "energy": (DensityTask, Objective),
+    "regression": (RegressionTask, RegressionObjective),
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -132,7 +114,10 @@ class Recipe:
         seed: Seed of the initial weights and of every batch.
         ema: Decay of the moving average of the weights, which is then what is exported; None for none.
         start: Shipped model, model folder or run folder whose weights the run starts from; None for fresh ones.
-        standardise: Whether the trained model whitens a user's data by the context's own moments.
+        standardise: Whether the trained model brings a user's data into standard units by the context's own
+            moments.
+        curriculum: Functions and contexts that grow over the run (regression alone); None for full size always.
+        pads: Whether the trained model takes inputs with fewer columns than its network (regression alone).
         checkpoint_every: Updates between checkpoints.
         log_every: Updates between lines of `metrics.jsonl`.
 
@@ -141,9 +126,9 @@ class Recipe:
     """
 
     name: str
-    task: DensityTask
-    objective: Objective
-    network: NetworkConfig = field(default_factory=NetworkConfig)
+    task: Task
+    objective: Objective | RegressionObjective
+    network: NetworkConfig = field(default_factory=EnergyConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     schedule: Schedule = field(default_factory=Schedule)
     episodes: int = 32
@@ -156,6 +141,8 @@ class Recipe:
     standardise: bool = False
     checkpoint_every: int = 500
     log_every: int = 20
+    curriculum: Curriculum | None = None
+    pads: bool = False
 
     def __post_init__(self) -> None:
         for name in ("episodes", "accumulate", "points", "steps", "checkpoint_every", "log_every"):
@@ -163,6 +150,7 @@ class Recipe:
                 raise UserError(f"{name} must be at least 1, given {getattr(self, name)}")
         if self.ema is not None and not 0 < self.ema < 1:
             raise UserError(f"ema must lie strictly between 0 and 1, or be None, given {self.ema}")
+        self._check_kinds()
         if self.task.dim != self.network.dim:
             raise UserError(f"network.dim is {self.network.dim} but the task's points have dim {self.task.dim}")
         if self.points > self.network.max_points + 1:
@@ -170,6 +158,38 @@ class Recipe:
                 f"points = {self.points} give contexts of up to {self.points - 1} points, "
                 f"but network.max_points is {self.network.max_points}; raise one or lower the other"
             )
+
+    @property
+    def kind(self) -> str:
+        """What is learned: "energy" (densities) or "regression"."""
+        return self.network.kind
+
+    def _check_kinds(self) -> None:
+        """Densities and regression have tasks, networks and objectives of their own."""
+        name = type(self.network).__name__
+        task, objective = _KINDS[self.kind]
+        if not isinstance(self.task, task):
+            other = " or ".join(
+                network for network, c in NETWORKS.items() if isinstance(self.task, _KINDS[c.kind][0])
+            )
+            raise UserError(
+                f"{type(self.task).__name__} is no task for a network of kind {self.kind!r} ({name}); "
+                f"give a {task.__name__}, or a network of type {other}"
+            )
+        if not isinstance(self.objective, objective):
+            raise UserError(
+                f"{type(self.objective).__name__} is no objective for a network of kind {self.kind!r} "
+                f"({name}); give a {objective.__name__}"
+            )
+        if isinstance(self.objective, RegressionObjective):
+            components = getattr(self.network, "components", 0)
+            if self.objective.density != (components > 0):
+                raise UserError(
+                    f"{type(self.objective).__name__} needs network.components "
+                    f"{'of at least 1' if self.objective.density else '= 0'}, given {components}"
+                )
+        elif self.curriculum is not None or self.pads:
+            raise UserError("curriculum and pads are for regression alone; leave them out")
 
     def to_dict(self) -> dict[str, Any]:
         """The recipe as JSON data."""

@@ -8,7 +8,8 @@ from iclkit.energy.objectives import BinaryNCE, ContrastiveDivergence
 from iclkit.energy.proposals import Proposal
 from iclkit.errors import unknown
 from iclkit.tasks import BroadMixtures, FinitePool, GaussianMixtures
-from iclkit.training.recipe import NetworkConfig, OptimizerConfig, Recipe, Schedule
+from iclkit.training.network_config import EnergyConfig
+from iclkit.training.recipe import OptimizerConfig, Recipe, Schedule
 
 
 def energy_published() -> Recipe:
@@ -20,7 +21,7 @@ def energy_published() -> Recipe:
         name="energy-published",
         task=FinitePool(GaussianMixtures(), size=1000),
         objective=ContrastiveDivergence(),
-        network=NetworkConfig(max_points=40),
+        network=EnergyConfig(max_points=40),
         optimizer=OptimizerConfig(name="adam", rate=1e-3, weight_decay=1e-5, eps=1e-4, clip=0.1),
         schedule=Schedule(warmup=0.0, shape="constant"),
         episodes=32,
@@ -39,7 +40,7 @@ def energy_mixtures() -> Recipe:
         objective=BinaryNCE(
             proposal=Proposal(broad_std=5.0, kernel_stds=(0.5,)), negatives=8, prefixes=10, labels="law"
         ),
-        network=NetworkConfig(
+        network=EnergyConfig(
             width=96, layers=4, heads=4, max_points=32, features=16, wavelengths=(1.0, 40.0), base_std=5.0
         ),
         optimizer=OptimizerConfig(name="muon", rate=2e-3, matrix_rate=2e-2, betas=(0.9, 0.98)),
@@ -62,7 +63,7 @@ def energy_2d() -> Recipe:
             prefixes=12,
             labels="law",
         ),
-        network=NetworkConfig(
+        network=EnergyConfig(
             width=96, layers=4, heads=4, max_points=64, features=16, wavelengths=(0.25, 12.0), base_std=2.0
         ),
         optimizer=OptimizerConfig(name="muon", rate=2e-3, matrix_rate=2e-2, betas=(0.9, 0.98)),
@@ -81,7 +82,7 @@ def energy_tiny() -> Recipe:
         name="energy-tiny",
         task=GaussianMixtures(components=2, dim=1, mean_std=2.0, std=0.5),
         objective=BinaryNCE(proposal=Proposal(broad_std=2.5, kernel_stds=(0.5,)), negatives=4),
-        network=NetworkConfig(dim=1, width=16, layers=2, heads=2, max_points=8, base_std=2.0),
+        network=EnergyConfig(dim=1, width=16, layers=2, heads=2, max_points=8, base_std=2.0),
         optimizer=OptimizerConfig(name="muon", rate=5e-3),
         episodes=16,
         points=9,

@@ -198,7 +198,8 @@ def _claim(out: Path, recipe: Recipe, resume: bool, stack: contextlib.ExitStack)
     if written.exists():
         if not resume:
             raise UserError(f"{out} already holds a run; go on with it by --resume, or name a new folder")
-        _compare(files.read_json(written), recipe.to_dict(), out)
+        # Read and written again: fields that came later have their defaults in older files.
+        _compare(Recipe.from_dict(files.read_json(written)).to_dict(), recipe.to_dict(), out)
     out.mkdir(parents=True, exist_ok=True)
     stack.enter_context(_locked(out / _LOCK))
     # Only now is it certain that nobody is writing.

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from iclkit.energy.network import EnergyTransformer
 from iclkit.errors import UserError
-from iclkit.tasks import Episodes
+from iclkit.tasks import Episodes, Pairs, RegressionTask
 from iclkit.training import seeds
 from iclkit.training.distributed import World
 from iclkit.training.models import load
@@ -25,7 +24,7 @@ class TrainingError(UserError):
     """A run that cannot go on. Names the step, the seeds of its batches and the last good checkpoint."""
 
 
-def draw_batch(recipe: Recipe, step: int, slot: int = 0, processes: int = 1) -> Episodes:
+def draw_batch(recipe: Recipe, step: int, slot: int = 0, processes: int = 1) -> Episodes | Pairs:
     """The data of one micro-batch, as training draws it: to look at the batch that an error names.
 
     Args:
@@ -35,7 +34,14 @@ def draw_batch(recipe: Recipe, step: int, slot: int = 0, processes: int = 1) -> 
         processes: How many processes share the recipe's episodes.
     """
     generator = seeds.generator(seeds.batch_seed(recipe.seed, step, slot))
-    return recipe.task.draw(recipe.episodes // processes, recipe.points, generator)
+    return _draw(recipe, step, recipe.episodes // processes, generator)
+
+
+def _draw(recipe: Recipe, step: int, episodes: int, generator: torch.Generator) -> Episodes | Pairs:
+    if recipe.curriculum is not None and isinstance(recipe.task, RegressionTask):
+        active, points = recipe.curriculum.at(step, recipe.task.dim, recipe.points)
+        return recipe.task.draw(episodes, points, generator, active=active)
+    return recipe.task.draw(episodes, recipe.points, generator)
 
 
 def _move(value: T, device: torch.device) -> T:
@@ -48,12 +54,12 @@ def _move(value: T, device: torch.device) -> T:
     return value
 
 
-def _initial(recipe: Recipe) -> EnergyTransformer:
+def _initial(recipe: Recipe) -> nn.Module:
     """The network before the first update: fresh, or with the weights that the recipe starts from."""
     network = recipe.network.build(recipe.seed)
     if recipe.start is None:
         return network
-    weights = load(recipe.start).network.state_dict()
+    weights = load(recipe.start, recipe.kind).network.state_dict()
     shapes = {name: tuple(value.shape) for name, value in network.state_dict().items()}
     if shapes != {name: tuple(value.shape) for name, value in weights.items()}:
         raise UserError(
@@ -84,7 +90,7 @@ class Trainer:
                 "make episodes a multiple of them"
             )
         self.step = 0
-        self.network: EnergyTransformer = _initial(recipe).to(self.world.device)
+        self.network = _initial(recipe).to(self.world.device)
         self.optimizers = Optimizers(self.network, recipe.optimizer)
         self.average: dict[str, Tensor] | None = None
         if recipe.ema is not None:
@@ -138,13 +144,15 @@ class Trainer:
         recipe, device = self.recipe, self.world.device
         seed = seeds.batch_seed(recipe.seed, self.step, slot)
         generator = seeds.generator(seed)
-        episodes = recipe.task.draw(recipe.episodes // self.world.size, recipe.points, generator)
+        episodes = _draw(recipe, self.step, recipe.episodes // self.world.size, generator)
         if device.type != "cpu":
             # Tasks draw on the CPU, so that data do not depend on the device; an objective's own draws are made
             # where it computes.
             episodes = _move(episodes, device)
             generator = seeds.generator(seeds.mix(seed, "objective"), device)
-        loss, metrics, state = recipe.objective(self.network, episodes, generator, self.objective_states[micro])
+        # The recipe has seen to it that network, task and objective are of one kind.
+        objective: Any = recipe.objective
+        loss, metrics, state = objective(self.network, episodes, generator, self.objective_states[micro])
         self.objective_states[micro] = {name: value.detach() for name, value in state.items()}
         (loss / recipe.accumulate).backward()
         return {name: value.detach().float() for name, value in {"loss": loss, **metrics}.items()}

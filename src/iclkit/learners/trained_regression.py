@@ -1,0 +1,213 @@
+"""A trained regressor as a learner, in the data's own units."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.distributions import MixtureSameFamily
+from torch.nn import functional as F
+
+from iclkit.errors import UserError
+from iclkit.learners.regression import ProbabilisticLearner, RegressionLearner, check_queries
+from iclkit.regression import InContextRegressor
+from iclkit.regression.mixture import gaussian_mixture
+from iclkit.regression.units import Units
+from iclkit.tasks import RegressionTask
+
+# Tokens that a standardised learner builds at a time: each prefix has its own units, so its own copy.
+_TOKENS = 65_536
+
+
+@dataclass(frozen=True)
+class _Said:
+    """What a network says of targets y = mean + std z, and these units; None for (0, 1)."""
+
+    outputs: Float[Tensor, "*batch outputs"]
+    units: tuple[Float[Tensor, "*batch"], Float[Tensor, "*batch"]] | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class TrainedRegressor(RegressionLearner):
+    """A frozen in-context regressor: pairs teach it, and nothing is fitted.
+
+    Args:
+        network: The network, as trained.
+        task: What it was trained on; None if unknown.
+        standardise: Whether it was trained on standard units. Every prefix then reaches the network in the
+            units of its own pairs (see `Units`), as many copies of the context as there are prefixes, and what
+            is said comes back in the data's. A prefix of fewer than two pairs has no units: it is taken as it
+            is.
+        pads: Whether inputs may have fewer columns than the network's; the others are then 0.
+        name: The model's name.
+        card: Its model card, in Markdown.
+        allow_longer: Take contexts longer than those of the training, of whose quality nothing is known.
+
+    Raises:
+        UserError: Longer contexts asked of a network that has learned positions for so many.
+    """
+
+    network: InContextRegressor = field(repr=False)
+    task: RegressionTask | None = None
+    standardise: bool = False
+    pads: bool = False
+    name: str = ""
+    card: str = field(default="", repr=False)
+    allow_longer: bool = False
+
+    def __post_init__(self) -> None:
+        if self.allow_longer and self.network.positions is not None:
+            raise UserError(
+                f"{self.name or 'this network'} has learned positions for contexts of up to "
+                f"{self.network.max_points} pairs; it cannot take longer ones"
+            )
+
+    @property
+    def dim(self) -> int | None:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """The dimension of the inputs that it takes; None for any up to the network's."""
+        return None if self.pads else self.network.dim
+
+    @property
+    def limit(self) -> int | None:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """The longest context that it takes: that of the training, unless longer ones are allowed."""
+        return None if self.allow_longer else self.network.max_points
+
+    def _predict(self, x: Float[Tensor, "B N d"], y: Float[Tensor, "B N"]) -> Float[Tensor, "B N"]:
+        return self._mean(self._say(x, y)).to(y)
+
+    def _predict_queries(self, x: Tensor, y: Tensor, queries: Tensor, prefixes: list[int]) -> Tensor:
+        return self._mean(self._answer(x, y, queries, prefixes)).to(y)
+
+    def _mean(self, said: _Said) -> Tensor:
+        if self.network.components:
+            return _mixture(said).mean
+        return (
+            said.outputs[..., 0] if said.units is None else said.units[0] + said.units[1] * said.outputs[..., 0]
+        )
+
+    def _say(self, x: Float[Tensor, "B N d"], y: Float[Tensor, "B N"]) -> _Said:
+        """What the network says of every y_n."""
+        x, dtype = self._padded(x), self._dtype
+        if not self.standardise:
+            return _Said(self.network(x.to(dtype), y.to(dtype)))
+
+        def ask(x: Tensor, y: Tensor, units: Units, rows: Tensor, places: Tensor) -> Tensor:
+            outputs = self.network(units.inputs(x).to(dtype), units.targets(y).to(dtype))
+            return outputs[torch.arange(len(rows), device=x.device), places]
+
+        return self._in_units(x, y, torch.arange(x.shape[1], device=x.device), x.shape[1], ask)
+
+    def _answer(self, x: Tensor, y: Tensor, queries: Tensor, prefixes: list[int]) -> _Said:
+        """What the network says at queries [B, P, K, d] after their prefixes."""
+        longest, dtype = max(prefixes), self._dtype
+        x, y, queries = self._padded(x[:, :longest]), y[:, :longest], self._padded(queries)
+        lengths = torch.tensor(prefixes, device=x.device)
+        if not self.standardise:
+            return _Said(self.network.queries(x.to(dtype), y.to(dtype), queries.to(dtype), lengths))
+        flat = queries.flatten(0, 1)
+
+        def ask(x: Tensor, y: Tensor, units: Units, rows: Tensor, places: Tensor) -> Tensor:
+            # A network answers the same prefixes in every row. Each row needs its own alone, the diagonal.
+            asked = units.inputs(flat[rows]).to(dtype)[:, None].expand(-1, len(lengths), -1, -1)
+            outputs = self.network.queries(
+                units.inputs(x).to(dtype), units.targets(y).to(dtype), asked, lengths
+            )
+            return outputs[torch.arange(len(rows), device=x.device), places]
+
+        said = self._in_units(x, y, lengths, longest + len(prefixes) * queries.shape[2], ask)
+        assert said.units is not None
+        mean, std = said.units
+        return _Said(said.outputs, (mean[..., None], std[..., None]))
+
+    def _in_units(
+        self, x: Tensor, y: Tensor, lengths: Tensor, tokens: int, ask: Callable[..., Tensor]
+    ) -> _Said:
+        """Ask for each prefix in the units of its own pairs.
+
+        Args:
+            x: Inputs [B, N, d].
+            y: Targets [B, N].
+            lengths: Of the prefixes [P].
+            tokens: What one row of a batch costs.
+            ask: From data in float64, their units, the rows' numbers in 0..BP - 1 and places in `lengths`.
+        """
+        # In float64 until the data are in standard units: float32 has few digits left beside a large mean.
+        x, y = x.double(), y.double()
+        outputs, means, stds = [], [], []
+        for rows in torch.arange(len(x) * len(lengths), device=x.device).split(
+            max(1, _TOKENS // max(1, tokens))
+        ):
+            episodes, places = rows // len(lengths), rows % len(lengths)
+            units = Units.fit(x[episodes], y[episodes], lengths[places])
+            outputs.append(ask(x[episodes], y[episodes], units, rows, places))
+            means.append(units.y_mean)
+            stds.append(units.y_std)
+        said, mean, std = (
+            torch.cat(parts).unflatten(0, (len(x), len(lengths))) for parts in (outputs, means, stds)
+        )
+        return _Said(said.double(), (mean, std))
+
+    @property
+    def _dtype(self) -> torch.dtype:
+        return next(self.network.parameters()).dtype
+
+    def _padded(self, x: Float[Tensor, "*batch columns"]) -> Float[Tensor, "*batch d"]:
+        missing = self.network.dim - x.shape[-1]
+        if missing < 0:
+            raise UserError(
+                f"inputs of shape {list(x.shape)} have {x.shape[-1]} columns, "
+                f"{self.name or 'this network'} takes at most {self.network.dim}; choose columns"
+            )
+        return F.pad(x, (0, missing)) if missing else x
+
+
+@dataclass(frozen=True, eq=False)
+class TrainedProbabilisticRegressor(TrainedRegressor, ProbabilisticLearner):  # pyright: ignore[reportIncompatibleVariableOverride]
+    """A frozen in-context regressor whose network says a density of y; arguments as of `TrainedRegressor`.
+
+    Raises:
+        UserError: A network that says a number alone.
+    """
+
+    def __post_init__(self) -> None:
+        TrainedRegressor.__post_init__(self)
+        if not self.network.components:
+            raise UserError("the network says no density (components = 0); use TrainedRegressor")
+
+    def _distribution(self, x: Tensor, y: Tensor) -> MixtureSameFamily:
+        return _mixture(self._say(x, y))
+
+    def distribution_queries(
+        self,
+        x: Float[Tensor, "B N d"],
+        y: Float[Tensor, "B N"],
+        queries: Float[Tensor, "B P K d"],
+        prefixes: Sequence[int] | None = None,
+    ) -> MixtureSameFamily:
+        """The distributions of y at K queries after each of P prefixes, batch shape [B, P, K].
+
+        Args:
+            x: Inputs of the episodes; N may be 0.
+            y: Their targets.
+            queries: Inputs to predict at; those of [b, p] follow prefix p of episode b.
+            prefixes: Context lengths P, each in 0..N; if None 0, 1, ..., up to as many as queries has.
+
+        Raises:
+            UserError: As `predict_queries`.
+        """
+        chosen = check_queries(x, y, queries, prefixes, self.dim, self.limit)
+        return _mixture(self._answer(x, y, queries, chosen))
+
+
+def trained_regressor(network: InContextRegressor, **fields: Any) -> TrainedRegressor:
+    """The learner of a network, with distributions where it says a density; fields as of `TrainedRegressor`."""
+    kind = TrainedProbabilisticRegressor if network.components else TrainedRegressor
+    return kind(network, **fields)
+
+
+def _mixture(said: _Said) -> MixtureSameFamily:
+    return gaussian_mixture(said.outputs, *(said.units or ()))

@@ -1,0 +1,165 @@
+"""What an in-context regressor is trained to minimise.
+
+Every objective sees a batch of episodes and compares, at every index n, what the network says of y_n, given x_n
+and the pairs before n, with y_n or with the episode's own f(x_n).
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import Literal, Protocol, runtime_checkable
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from iclkit.errors import UserError, unknown
+from iclkit.regression.mixture import gaussian_mixture
+from iclkit.regression.units import Units
+from iclkit.tasks import Pairs
+
+State = dict[str, Tensor]
+# Standard deviations from which on a target says more of its units than of its function.
+_FAR = 20.0
+
+Result = tuple[Tensor, dict[str, Tensor], State]
+
+
+@runtime_checkable
+class RegressionNetwork(Protocol):
+    """What objectives need of a network; `InContextRegressor` is one."""
+
+    components: int
+
+    def __call__(self, x: Float[Tensor, "B N d"], y: Float[Tensor, "B N"]) -> Float[Tensor, "B N outputs"]: ...
+
+    def queries(
+        self,
+        x: Float[Tensor, "B N d"],
+        y: Float[Tensor, "B N"],
+        queries: Float[Tensor, "B P K d"],
+        prefixes: Tensor,
+    ) -> Float[Tensor, "B P K outputs"]: ...
+
+
+class RegressionObjective(ABC):
+    """A loss over a batch of episodes. Members are frozen dataclasses: a recipe can name them completely."""
+
+    @property
+    def density(self) -> bool:
+        """Whether the network must give a density of y (`components` > 0) and not a number."""
+        return False
+
+    @abstractmethod
+    def __call__(
+        self, network: RegressionNetwork, episodes: Pairs, generator: torch.Generator, state: State
+    ) -> Result:
+        """Evaluate the loss.
+
+        Args:
+            network: The network to train.
+            episodes: A batch of regression episodes.
+            generator: Source of every draw.
+            state: What the last call returned; empty at first.
+
+        Returns:
+            The scalar loss, metrics to log, and the state for the next call (checkpointed with the run).
+        """
+
+
+@dataclass(frozen=True)
+class SquaredError(RegressionObjective):
+    """Mean squared error of the predictions of y_n.
+
+    With `labels="law"` the label is not the noisy y_n but the episode's own f(x_n), which every simulator
+    knows: the conditional expectation of y_n given the input and the function (Rao-Blackwell). The mean
+    gradient and so the minimum, the Bayes prediction, are the same, and the gradient has less variance; the loss
+    is lower by the variance of the noise. The law enters through the label alone, never the network.
+
+    Args:
+        labels: "targets" or "law".
+        positions: "all" for the mean over every prefix; "last" for the last point alone, after all others.
+
+    Raises:
+        UserError: Law needed and the task knows none.
+
+    Source: Garg et al. (2022), equation 2, for all prefixes; von Oswald et al. (2022) for the last. The latter
+        take half the squared error: their published losses are half of these.
+    """
+
+    labels: Literal["targets", "law"] = "targets"
+    positions: Literal["all", "last"] = "all"
+
+    def __post_init__(self) -> None:
+        if self.labels not in ("targets", "law"):
+            raise unknown("labels", self.labels, ("targets", "law"))
+        if self.positions not in ("all", "last"):
+            raise unknown("positions", self.positions, ("all", "last"))
+
+    def __call__(
+        self, network: RegressionNetwork, episodes: Pairs, generator: torch.Generator, state: State
+    ) -> Result:
+        x, y = episodes.x, episodes.y
+        label = y
+        if self.labels == "law":
+            if episodes.law is None:
+                raise UserError("this task does not know its law; use labels='targets'")
+            label = episodes.law(x)
+        if self.positions == "last":
+            prefixes = torch.tensor([x.shape[1] - 1], device=x.device)
+            # As a query: no prediction is computed that nothing reads.
+            predicted = network.queries(x[:, :-1], y[:, :-1], x[:, -1:, None], prefixes)[:, 0, :, 0]
+            label = label[:, -1:]
+        else:
+            predicted = network(x, y)[..., 0]
+        error = (predicted - label).square()
+        return error.mean(), {"error_last": error[:, -1].mean()}, state
+
+
+@dataclass(frozen=True)
+class MixtureLikelihood(RegressionObjective):
+    """-log p(y_n | x_n, pairs before n) under the Gaussian mixture that the network says, mean over n.
+
+    No standard deviation falls below `regression.mixture.MIN_STD`, so the loss is bounded from below.
+
+    With `units="context"` each episode reaches the network as a learner with `standardise` would show it after
+    a random prefix: in the units of the first m pairs, m uniform in 0..N - 1, and only predictions from m on
+    count. So the network meets both the exact units of a prefix and those of a shorter one. Two or three pairs
+    may lie so close together that others are very far in their units; targets beyond 20 do not count.
+
+    Args:
+        units: "task", the episodes' own; or "context".
+    """
+
+    units: Literal["task", "context"] = "task"
+
+    def __post_init__(self) -> None:
+        if self.units not in ("task", "context"):
+            raise unknown("units", self.units, ("task", "context"))
+
+    @property
+    def density(self) -> bool:
+        return True
+
+    def __call__(
+        self, network: RegressionNetwork, episodes: Pairs, generator: torch.Generator, state: State
+    ) -> Result:
+        x, y = episodes.x, episodes.y
+        batch, points = y.shape
+        counted = torch.ones_like(y)
+        if self.units == "context":
+            lengths = torch.randint(points, (batch,), generator=generator, device=x.device)
+            units = Units.fit(x, y, lengths)
+            x, y = units.inputs(x), units.targets(y)
+            later = torch.arange(points, device=x.device) >= lengths[:, None]
+            counted = (later & (y.abs() <= _FAR)).to(y.dtype)
+        mixture = gaussian_mixture(network(x, y))
+        weight = counted / counted.sum().clamp_min(1)
+        loss = -(weight * mixture.log_prob(y)).sum()
+        return loss, {"error": (weight * (mixture.mean - y).square()).sum()}, state
+
+
+REGRESSION_OBJECTIVES: dict[str, type[RegressionObjective]] = {
+    objective.__name__: objective for objective in (SquaredError, MixtureLikelihood)
+}

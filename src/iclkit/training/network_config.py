@@ -1,0 +1,87 @@
+"""What learns: the arguments of a network, as a recipe holds them."""
+
+from __future__ import annotations
+
+import dataclasses
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+import torch
+from torch import nn
+
+from iclkit.energy.network import EnergyTransformer
+from iclkit.regression.network import InContextRegressor
+from iclkit.training.seeds import mix
+
+
+class NetworkConfig(ABC):
+    """The arguments of one class of networks. Members are frozen dataclasses with that class's defaults."""
+
+    kind: ClassVar[str]
+    """What the network is trained for, which decides the tasks and objectives that go with it."""
+    dim: int
+    max_points: int
+
+    @abstractmethod
+    def make(self) -> nn.Module:
+        """A network with weights from the global generator, for callers that fork or replace them."""
+
+    def build(self, seed: int = 0) -> Any:
+        """A freshly initialised network, a function of `seed` alone; the global generator is left as it was."""
+        with torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(mix(seed, "weights"))
+            return self.make()
+
+
+@dataclass(frozen=True, kw_only=True)
+class EnergyConfig(NetworkConfig):
+    """Arguments of `iclkit.energy.EnergyTransformer`, where each is explained."""
+
+    kind: ClassVar[str] = "energy"
+    dim: int = 2
+    width: int = 128
+    layers: int = 6
+    heads: int = 8
+    mlp_ratio: int = 4
+    max_points: int = 64
+    positions: Literal["none", "learned"] = "none"
+    features: int = 0
+    wavelengths: tuple[float, float] = (1.0, 40.0)
+    base_std: float | None = None
+
+    def make(self) -> EnergyTransformer:
+        return EnergyTransformer(**dataclasses.asdict(self))
+
+
+@dataclass(frozen=True, kw_only=True)
+class RegressorConfig(NetworkConfig):
+    """Arguments of `iclkit.regression.InContextRegressor`, where each is explained."""
+
+    kind: ClassVar[str] = "regression"
+    dim: int = 8
+    width: int = 64
+    layers: int = 6
+    heads: int = 4
+    mlp_ratio: int = 4
+    max_points: int = 40
+    backbone: Literal["transformer", "lstm", "gru"] = "transformer"
+    tokens: Literal["interleaved", "joined"] = "interleaved"
+    attention: Literal["softmax", "linear", "kernel"] = "softmax"
+    norm: bool = True
+    causal: bool = True
+    tied: bool = False
+    positions: Literal["none", "learned"] = "none"
+    embedding: Literal["linear", "identity"] = "linear"
+    bias: bool = True
+    components: int = 0
+
+    def make(self) -> InContextRegressor:
+        return InContextRegressor(**dataclasses.asdict(self))
+
+
+# The first is meant where a file names none: those written before there was a second.
+NETWORKS: dict[str, type[NetworkConfig]] = {
+    "EnergyTransformer": EnergyConfig,
+    "InContextRegressor": RegressorConfig,
+}
