@@ -6,15 +6,21 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from iclkit.analysis.identification import identify
+    from iclkit.comparing import compare
     from iclkit.training.models import load
 
 __version__ = "0.1.0"
 
 # Public functions and where they live; imported on first use (PEP 562), so that a bare import is cheap.
-_FUNCTIONS = {"load": "iclkit.training.models"}
+_FUNCTIONS = {
+    "compare": "iclkit.comparing",
+    "identify": "iclkit.analysis.identification",
+    "load": "iclkit.training.models",
+}
 _PACKAGES = ("analysis", "energy", "estimators", "learners", "networks", "report", "tasks", "training")
 
-__all__ = ["__version__", "load"]
+__all__ = ["__version__", "identify", "compare", "load"]
 
 
 def __getattr__(name: str) -> Any:

@@ -1,0 +1,190 @@
+"""Families of textbook learners, each with the parameters that `identify` is free to choose."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from iclkit import learners
+from iclkit.analysis.prompts import Prompts, Spectrum
+from iclkit.analysis.questions import answers
+from iclkit.errors import UserError
+from iclkit.learners import RegressionLearner
+from iclkit.tasks import RegressionTask
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """A free parameter of a family, and where it is looked for.
+
+    Args:
+        name: The learner's own name of it.
+        grid: Values from which the search starts, ascending and positive; it never leaves their range. The
+            continuous ones are searched on a logarithmic scale.
+        whole: Whether it is an integer.
+
+    Raises:
+        UserError: A grid that is empty, not ascending or not positive.
+    """
+
+    name: str
+    grid: tuple[float, ...]
+    whole: bool = False
+
+    def __post_init__(self) -> None:
+        ascending = all(a < b for a, b in zip(self.grid, self.grid[1:], strict=False))
+        if not (self.grid and self.grid[0] > 0 and ascending):
+            raise UserError(f"the grid of {self.name} must be positive and ascending, given {self.grid}")
+
+
+@dataclass(frozen=True)
+class Family:
+    """Learners that differ in free parameters alone.
+
+    Args:
+        name: As in tables.
+        build: Makes the learner of given parameters.
+        parameters: The free ones.
+        response: For learners that are functions of a context's spectrum: f(s), see `Spectrum`. It gives the
+            predictions of `build` faster; None to call the learner itself.
+        note: What else the name stands for.
+    """
+
+    name: str
+    build: Callable[..., RegressionLearner]
+    parameters: tuple[Parameter, ...] = ()
+    response: Callable[..., Float[Tensor, "B N d"]] | None = None
+    note: str = ""
+
+    def predict(self, prompts: Prompts, values: Mapping[str, float]) -> Float[Tensor, "B N"]:
+        """Predictions of the member with these parameters."""
+        if self.response is None:
+            return answers(self.build(**values), prompts.asked)
+        spectrum = prompts.spectrum
+        return (self.response(spectrum, **values) * spectrum.loads).sum(-1)
+
+    def label(self, values: Mapping[str, float]) -> str:
+        """The member with these parameters as text."""
+        inside = ", ".join(f"{name}={value:.3g}" for name, value in values.items())
+        return f"{self.name} ({inside})" if inside else self.name
+
+
+def log_grid(low: float, high: float, per_decade: int) -> tuple[float, ...]:
+    """Powers of ten from low to high, evenly spaced on a logarithmic scale."""
+    count = round(math.log10(high / low) * per_decade)
+    return tuple(low * (high / low) ** (i / count) for i in range(count + 1))
+
+
+def whole_grid(high: int, ratio: float = 1.3) -> tuple[int, ...]:
+    """Integers from 1 to high, ever farther apart."""
+    values = [1]
+    while values[-1] < high:
+        values.append(min(high, max(values[-1] + 1, round(values[-1] * ratio))))
+    return tuple(values)
+
+
+def zero(task: RegressionTask, points: int) -> Family:
+    """Predicts 0."""
+    return Family("zero", learners.Zero, response=lambda spectrum: torch.zeros_like(spectrum.loads))
+
+
+def averaging(task: RegressionTask, points: int) -> Family:
+    """w = mean of x y: one step of gradient descent with rate 1."""
+    return Family("averaging", learners.Averaging, response=_averaging)
+
+
+def least_squares(task: RegressionTask, points: int) -> Family:
+    """Least squares of smallest norm."""
+    return Family("least squares", learners.LeastSquares)
+
+
+def ridge(task: RegressionTask, points: int) -> Family:
+    """Ridge regression, which is also Bayesian linear regression."""
+    penalty = Parameter("penalty", log_grid(1e-9, 1e4, 2))
+    note = "penalty λ is Bayesian linear regression with σ²/τ² = λ"
+    noise, spread = task.noise_std, getattr(task, "weight_std", None)
+    if noise and spread:
+        note += f", here {(noise / spread) ** 2:.4g}"
+    return Family("ridge", learners.Ridge, (penalty,), _ridge, note)
+
+
+def gradient_descent(task: RegressionTask, points: int) -> Family:
+    """Steps of gradient descent on half the mean squared error of the context."""
+    parameters = (Parameter("steps", whole_grid(200), whole=True), Parameter("rate", log_grid(1e-3, 10, 8)))
+    note = "rate η on (1/2n) Σ (wᵀx − y)²"
+    return Family("GD", learners.GradientDescent, parameters, _descent, note)
+
+
+def summed_descent(task: RegressionTask, points: int) -> Family:
+    """Steps of gradient descent on the summed squared error: its rate does not shrink with the context."""
+    parameters = (Parameter("steps", whole_grid(200), whole=True), Parameter("rate", log_grid(1e-4, 1, 8)))
+    return Family(
+        "GD, summed loss",
+        lambda steps, rate: learners.GradientDescent(steps, rate, "sum"),
+        parameters,
+        lambda spectrum, steps, rate: _geometric(spectrum.values, 2 * rate, steps),
+        "rate η on Σ (wᵀx − y)²",
+    )
+
+
+def one_pass_sgd(task: RegressionTask, points: int) -> Family:
+    """Stochastic gradient descent, once through the context."""
+    return Family("one-pass SGD", learners.OnePassSGD, (Parameter("rate", log_grid(1e-4, 1, 5)),))
+
+
+def neighbors(task: RegressionTask, points: int) -> Family:
+    """k nearest neighbours, each counting the same."""
+    return Family("k-NN", lambda k: learners.NearestNeighbors(int(k)), (_neighbours(points),))
+
+
+def weighted_neighbors(task: RegressionTask, points: int) -> Family:
+    """k nearest neighbours, weighted by 1/distance²."""
+    return Family(
+        "k-NN, 1/dist²",
+        lambda k: learners.NearestNeighbors(int(k), "distance"),
+        (_neighbours(points),),
+    )
+
+
+# What a family is called, and what makes it for a task and a number of points; None where it does not apply.
+# The simplest come first: of families that cannot be told apart, the one with fewer parameters is named, and of
+# several the first.
+FAMILIES: dict[str, Callable[[RegressionTask, int], Family | None]] = {
+    "zero": zero,
+    "averaging": averaging,
+    "least squares": least_squares,
+    "ridge": ridge,
+    "one-pass SGD": one_pass_sgd,
+    "k-NN": neighbors,
+    "k-NN, 1/dist²": weighted_neighbors,
+    "GD": gradient_descent,
+    "GD, summed loss": summed_descent,
+}
+
+
+def _neighbours(points: int) -> Parameter:
+    # With k = N - 1 the longest context is used whole, and more neighbours change nothing.
+    return Parameter("k", whole_grid(max(1, points - 1), 1.5), whole=True)
+
+
+def _averaging(spectrum: Spectrum) -> Tensor:
+    return (1 / spectrum.counts.clamp(min=1)).expand_as(spectrum.loads)
+
+
+def _ridge(spectrum: Spectrum, penalty: float) -> Tensor:
+    return 1 / (spectrum.values + penalty)
+
+
+def _descent(spectrum: Spectrum, steps: float, rate: float) -> Tensor:
+    return _geometric(spectrum.values, rate / spectrum.counts.clamp(min=1), steps)
+
+
+def _geometric(values: Tensor, rate: float | Tensor, steps: float) -> Float[Tensor, "B N d"]:
+    """Σ_{i < k} η (1 − ηs)ⁱ = (1 − (1 − ηs)ᵏ)/s, which is kη at s = 0."""
+    none = values == 0
+    return torch.where(none, steps * rate, (1 - (1 - rate * values) ** steps) / values.masked_fill(none, 1.0))

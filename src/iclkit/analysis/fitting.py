@@ -1,0 +1,266 @@
+"""The member of a family that is nearest to given predictions, and how sure that is."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from iclkit.analysis.families import Family, Parameter
+from iclkit.analysis.prompts import Prompts
+
+# Half the step of central differences in a logarithm, as wide as solvers with a tolerance need.
+_STEP = 1e-3
+_ITERATIONS = 30
+# The longest move of one iteration, in logarithms.
+_STRIDE = 1.0
+# Points of the grid that are refined, each with other integers.
+_STARTS = 4
+# A curvature that counts as none.
+_FLAT = 1e-100
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A fitted parameter.
+
+    Args:
+        value: The fit.
+        low: Lower end of its interval.
+        high: Upper end.
+        edge: "low" or "high" where the fit is the least or greatest value that was tried; else empty.
+    """
+
+    value: float
+    low: float
+    high: float
+    edge: str = ""
+
+    def __str__(self) -> str:
+        if self.edge:
+            return f"{'≤' if self.edge == 'low' else '≥'} {self.value:.3g}"
+        return f"{self.value:.3g} [{self.low:.3g}, {self.high:.3g}]"
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """The best member of a family among those with given integers, and the loss around it, episode by episode.
+
+    Args:
+        whole: Its integer parameters.
+        logs: Logarithms of its continuous ones (θ), p of them.
+        losses: Mean squared difference from the target.
+        gradients: Half the derivative of the losses by θ.
+        curvatures: Half their second derivatives, as by Gauss and Newton.
+    """
+
+    whole: tuple[int, ...]
+    logs: Float[Tensor, " p"]
+    losses: Float[Tensor, " B"]
+    gradients: Float[Tensor, "B p"]
+    curvatures: Float[Tensor, "B p p"]
+
+    @property
+    def loss(self) -> float:
+        """Mean over the episodes."""
+        return float(self.losses.mean())
+
+
+@dataclass(frozen=True)
+class Fit:
+    """The nearest member of a family by the mean squared difference of predictions.
+
+    Args:
+        family: The family.
+        candidates: The best one first, then the others that were refined.
+    """
+
+    family: Family
+    candidates: tuple[Candidate, ...]
+
+    @cached_property
+    def values(self) -> dict[str, float]:
+        """The fitted parameters by name."""
+        return _values(self.family, self.candidates[0].whole, self.candidates[0].logs)
+
+    def estimates(self, weights: Float[Tensor, "R B"], level: float) -> dict[str, Estimate]:
+        """The fitted parameters with bootstrap intervals: each resample of the episodes is fitted again.
+
+        A refit is one Gauss-Newton step from each candidate, after which the one with the least loss counts.
+
+        Args:
+            weights: How often each episode is in each resample.
+            level: Coverage of the intervals.
+        """
+        logs, losses = zip(*(_refit(candidate, weights) for candidate in self.candidates), strict=True)
+        best = torch.stack(losses).argmin(0)  # [R]
+        refits = torch.stack(logs)[best, torch.arange(len(best))]  # [R, p]
+        whole = torch.tensor([c.whole for c in self.candidates], dtype=refits.dtype)[best]
+        tail = 0.5 * (1 - level)
+        found = {}
+        columns = {"whole": iter(whole.unbind(1)), "log": iter(refits.exp().unbind(1))}
+        for parameter in self.family.parameters:
+            drawn = next(columns["whole" if parameter.whole else "log"])
+            # Integers between which a resample cannot decide are not averaged.
+            how = "nearest" if parameter.whole else "linear"
+            low, high = torch.quantile(drawn, torch.tensor([tail, 1 - tail]).to(drawn), interpolation=how)
+            value, grid = self.values[parameter.name], parameter.grid
+            edge = "low" if value <= 1.001 * grid[0] else "high" if value >= 0.999 * grid[-1] else ""
+            # There is nothing below 1, so that is no edge of the search.
+            edge = "" if parameter.whole and edge == "low" else edge
+            low, high = (min(max(float(end), grid[0]), grid[-1]) for end in (low, high))
+            found[parameter.name] = Estimate(value, low, high, edge)
+        return found
+
+
+def fit(family: Family, prompts: Prompts, target: Float[Tensor, "B N"], sizes: Sequence[int]) -> Fit | None:
+    """Minimise the mean squared difference from the target over a family's parameters.
+
+    Every point of the grid is tried. From the best ones, continuous parameters are refined by the method of
+    Levenberg and Marquardt, and integers by trying their neighbours, each with the continuous ones found anew.
+
+    Args:
+        family: The family.
+        prompts: Episodes.
+        target: The predictions to come near to.
+        sizes: The context sizes that count, each the same.
+
+    Returns:
+        The fit; None where no member has a finite loss.
+    """
+    return _Search(family, prompts, target, list(sizes)).run()
+
+
+@dataclass(frozen=True)
+class _Search:
+    family: Family
+    prompts: Prompts
+    target: Tensor
+    sizes: list[int]
+
+    @cached_property
+    def wholes(self) -> list[Parameter]:
+        return [p for p in self.family.parameters if p.whole]
+
+    @cached_property
+    def continuous(self) -> list[Parameter]:
+        return [p for p in self.family.parameters if not p.whole]
+
+    @cached_property
+    def bounds(self) -> Float[Tensor, "2 p"]:
+        ends = [[math.log(p.grid[0]), math.log(p.grid[-1])] for p in self.continuous]
+        return torch.tensor(ends, dtype=torch.float64).view(-1, 2).T
+
+    def run(self) -> Fit | None:
+        wholes = itertools.product(*(map(int, p.grid) for p in self.wholes))
+        starts = [self._start(whole) for whole in wholes]
+        starts = sorted((s for s in starts if s[0] < math.inf), key=lambda start: start[0])[:_STARTS]
+        if not starts:
+            return None
+        known = {whole: self._refine(whole, logs) for _, whole, logs in starts}
+        stride = max([self._gap(p, w) for p, w in zip(self.wholes, starts[0][1], strict=True)], default=1)
+        while True:
+            centre = min(known.values(), key=lambda c: c.loss)
+            for near in self._around(centre.whole, stride):
+                if near not in known:
+                    _, _, logs = self._start(near)
+                    known[near] = self._refine(near, logs)
+            if min(known.values(), key=lambda c: c.loss) is centre:
+                if stride == 1:
+                    break
+                stride //= 2
+        return Fit(self.family, tuple(sorted(known.values(), key=lambda c: c.loss)))
+
+    def _start(self, whole: tuple[int, ...]) -> tuple[float, tuple[int, ...], Tensor]:
+        """The best point of the grid with given integers, and its loss."""
+        points = itertools.product(*(p.grid for p in self.continuous))
+        logs = [torch.tensor(point, dtype=torch.float64).log() for point in points]
+        losses = [float(self._residuals(whole, point).square().mean()) for point in logs]
+        least = min(range(len(logs)), key=losses.__getitem__)
+        return losses[least], whole, logs[least]
+
+    def _gap(self, parameter: Parameter, value: int) -> int:
+        """Half the distance to the next value of the grid."""
+        index = parameter.grid.index(value)
+        after = parameter.grid[min(index + 1, len(parameter.grid) - 1)]
+        return max(1, int(after - value) // 2)
+
+    def _around(self, whole: tuple[int, ...], stride: int) -> list[tuple[int, ...]]:
+        """The neighbours along each integer parameter; two on either side, for signs may alternate."""
+        found = []
+        for axis, parameter in enumerate(self.wholes):
+            for move in (-2, -1, 1, 2):
+                value = whole[axis] + move * stride
+                if parameter.grid[0] <= value <= parameter.grid[-1]:
+                    found.append((*whole[:axis], value, *whole[axis + 1 :]))
+        return found
+
+    def _residuals(self, whole: tuple[int, ...], logs: Tensor) -> Float[Tensor, "B S"]:
+        found = self.family.predict(self.prompts, _values(self.family, whole, logs))
+        difference = (found - self.target)[:, self.sizes]
+        return difference.nan_to_num(nan=math.inf, posinf=math.inf, neginf=math.inf)
+
+    def _slopes(self, whole: tuple[int, ...], logs: Tensor) -> Float[Tensor, "p B S"]:
+        """Derivatives of the residuals by the logarithms."""
+        moves = _STEP * torch.eye(len(logs), dtype=logs.dtype)
+        found = [self._residuals(whole, logs + m) - self._residuals(whole, logs - m) for m in moves]
+        shape = (len(self.target), len(self.sizes))
+        slopes = torch.stack(found) / (2 * _STEP) if found else self.target.new_zeros(0, *shape)
+        return slopes.nan_to_num(0.0, 0.0, 0.0)
+
+    def _refine(self, whole: tuple[int, ...], logs: Tensor) -> Candidate:
+        """Levenberg-Marquardt in the logarithms, within their bounds."""
+        rest = self._residuals(whole, logs)
+        slopes = self._slopes(whole, logs)
+        damping = 1e-3
+        for _ in range(_ITERATIONS if len(logs) else 0):
+            curvature = torch.einsum("pbs,qbs->pq", slopes, slopes)
+            gradient = torch.einsum("pbs,bs->p", slopes, rest)
+            scale = curvature.diagonal().clamp(min=_FLAT).diag()
+            step = -torch.linalg.solve(curvature + damping * scale, gradient).clamp(-_STRIDE, _STRIDE)
+            tried = torch.minimum(torch.maximum(logs + step, self.bounds[0]), self.bounds[1])
+            after = self._residuals(whole, tried)
+            if after.square().sum() < rest.square().sum():
+                moved = (tried - logs).abs().max()
+                logs, rest, damping = tried, after, damping / 10
+                slopes = self._slopes(whole, logs)
+                if moved < 1e-7:
+                    break
+            elif damping > 1e4 or float(step.abs().max()) < 1e-7:
+                break
+            else:
+                damping *= 10
+        count = len(self.sizes)
+        return Candidate(
+            whole,
+            logs,
+            rest.square().mean(1),
+            torch.einsum("pbs,bs->bp", slopes, rest) / count,
+            torch.einsum("pbs,qbs->bpq", slopes, slopes) / count,
+        )
+
+
+def _refit(
+    candidate: Candidate, weights: Float[Tensor, "R B"]
+) -> tuple[Float[Tensor, "R p"], Float[Tensor, " R"]]:
+    """The logarithms and the loss after one Gauss-Newton step for each resample of the episodes."""
+    losses = weights @ candidate.losses
+    if not len(candidate.logs):
+        return candidate.logs.expand(len(weights), 0), losses
+    gradient = weights @ candidate.gradients
+    curvature = torch.einsum("rb,bpq->rpq", weights, candidate.curvatures)
+    # A parameter without influence stays where it is.
+    ridge = _FLAT + 1e-12 * curvature.diagonal(dim1=-2, dim2=-1)
+    step = -torch.linalg.solve(curvature + torch.diag_embed(ridge), gradient).clamp(-_STRIDE, _STRIDE)
+    return candidate.logs + step, losses + (gradient * step).sum(-1)
+
+
+def _values(family: Family, whole: tuple[int, ...], logs: Tensor) -> dict[str, float]:
+    numbers, logarithms = iter(whole), iter(logs.tolist())
+    return {p.name: next(numbers) if p.whole else math.exp(next(logarithms)) for p in family.parameters}
