@@ -20,7 +20,7 @@ _FUNCTIONS = {
 }
 _PACKAGES = ("analysis", "energy", "estimators", "learners", "networks", "report", "tasks", "training")
 
-__all__ = ["__version__", "identify", "compare", "load"]
+__all__ = ["__version__", "compare", "identify", "load"]
 
 
 def __getattr__(name: str) -> Any:
