@@ -1,7 +1,7 @@
 """How a prediction moves with its query: sensitivities ∂ŷ/∂x of two learners, or of one and of the truth.
 
-A linear learner's sensitivity is its weight vector. So these see what a learner does along every direction, where
-its prediction shows one number.
+A linear learner's sensitivity is its weight vector. So these see what a learner does along every direction,
+where its prediction shows one number.
 """
 
 from __future__ import annotations

@@ -34,17 +34,24 @@ def parse_task(text: str, **fields: Any) -> RegressionTask:
     """The regression task that a text names.
 
     Args:
-        text: Name of a task, with or without arguments; capitals, hyphens and an ending "Regression" may be left
-            out: "linear", "LinearRegression(dim=8)".
+        text: Name of a task, with or without arguments; capitals, hyphens and an ending "Regression" may be
+            left out: "linear", "LinearRegression(dim=8)".
         **fields: More fields of the task; None for those that are not given.
 
     Raises:
         UserError: No such task, or no such fields.
     """
-    task = _build(_tree(text, "task"), _tasks(), "task")
+    return with_fields(_build(_tree(text, "task"), _tasks(), "task"), **fields)
+
+
+def with_fields(task: RegressionTask, **fields: Any) -> RegressionTask:
+    """A task with other fields; None for those that stay.
+
+    Raises:
+        UserError: Fields that the task does not have.
+    """
+    assert dataclasses.is_dataclass(task)  # as all tasks are
     given = {name: value for name, value in fields.items() if value is not None}
-    if not given:
-        return task
     accepted = [field.name for field in dataclasses.fields(task) if field.init]
     for name in given:
         if name not in accepted:

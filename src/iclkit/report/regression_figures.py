@@ -1,0 +1,169 @@
+"""Figures of regression learners: errors and distances by context size, shifts, and a line between networks."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from iclkit.analysis.compare import BAYES, Comparison
+from iclkit.analysis.intervals import Curve
+from iclkit.analysis.naming import written
+from iclkit.analysis.shifts import UNSHIFTED, ShiftComparison
+from iclkit.report.figures import INK
+
+Style = dict[str, Any]
+# Distinct in hue and lightness for the colour-blind too; the learner that is judged comes first, in ink.
+COLOURS = (INK, "#0b7285", "#e07b00", "#7a4fb0", "#5c940d", "#c2255c", "#1971c2", "#8a6d3b")
+_BAYES = "#6b7280"
+_GRID = "#e5e7eb"
+_DPI = 160
+# Orders of magnitude below the largest value that a panel shows: exact learners end at rounding errors.
+_DEPTH = 5
+
+
+def comparison_figure(comparison: Comparison) -> Figure:
+    """Errors of all learners, and how far the first one is from each of the others, by context size."""
+    names = comparison.names
+    styles = line_styles(names)
+    judged, *others = names
+    figure = Figure(figsize=(12.4 if others else 7.2, 4.9), dpi=_DPI, layout="constrained")
+    left, *right = figure.subplots(1, 2 if others else 1, squeeze=False)[0]
+    unit = "" if comparison.scale == 1 else f" / {comparison.scale:g}"
+    truth = "target" if comparison.asked.truth is None else "function"
+    draw_curves(left, {name: comparison.error(name) for name in names}, styles)
+    _dress(left, "Error", f"squared error{unit} against the {truth}")
+    for axes in right:
+        draw_curves(axes, {name: comparison.spd(judged, name) for name in others}, styles)
+        _dress(axes, f"Distance of {judged} from", f"squared prediction difference{unit}")
+    episodes = f"{len(comparison.asked.x)} episodes"
+    figure.suptitle(f"{written(comparison.task)}, {episodes}; bands: 95 % intervals", size=11, color=INK)
+    return figure
+
+
+def shifts_figure(found: ShiftComparison, columns: int = 5) -> Figure:
+    """Errors by context size, one panel for each shift, on one vertical axis.
+
+    Args:
+        found: The comparisons.
+        columns: Panels in a row.
+    """
+    styles = line_styles(found.names)
+    count = len(found.conditions)
+    columns = min(columns, count)
+    rows = math.ceil(count / columns)
+    figure = Figure(figsize=(2.75 * columns + 0.6, 2.35 * rows + 1.1), dpi=_DPI, layout="constrained")
+    panels = figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=True).flatten()
+    some = next(iter(found.conditions.values()))
+    unit = "" if some.scale == 1 else f" / {some.scale:g}"
+    highest, lowest = 0.0, math.inf
+    for axes, (shift, comparison) in zip(panels, found.conditions.items(), strict=False):
+        lines = {name: comparison.error(name) for name in comparison.names}
+        draw_curves(axes, lines, styles, ends=False)
+        axes.set_title("no shift" if shift == UNSHIFTED else shift, size=11, color=INK)
+        for curve in lines.values():
+            highest = max(highest, float(curve.mean.max()))
+            lowest = min(lowest, *(v for v in curve.mean.tolist() if v > 0), math.inf)
+    # One axis for all; what is exact up to rounding leaves the picture.
+    panels[0].set_ylim(max(lowest / 2, highest * 10 ** -(_DEPTH + 1)), 2 * highest)
+    for index, axes in enumerate(panels):
+        _frame(axes)
+        axes.set_visible(index < count)
+        axes.tick_params(labelsize=9, colors=INK, length=2.5)
+        if index + columns >= count:
+            axes.tick_params(labelbottom=True)
+    figure.supxlabel("pairs in the context", size=11, color=INK)
+    figure.supylabel(f"squared error{unit}", size=11, color=INK)
+    figure.suptitle(f"{written(found.task)} and its shifts; bands: 95 % intervals", size=12, color=INK)
+    figure.legend(
+        handles=[panels[0].plot([], [], **styles[name], label=name)[0] for name in found.names],
+        loc="outside lower center",
+        ncols=min(len(found.names), 5),
+        frameon=False,
+        fontsize=10.5,
+        labelcolor=INK,
+    )
+    return figure
+
+
+def line_styles(names: Sequence[str]) -> dict[str, Style]:
+    """How the lines of learners are drawn: the first in heavy ink, Bayes dashed and grey."""
+    styles: dict[str, Style] = {}
+    for i, name in enumerate(name for name in names if name != BAYES):
+        dashes = "-" if i < len(COLOURS) else "-."
+        styles[name] = {"color": COLOURS[i % len(COLOURS)], "linewidth": 1.7 if i else 2.4, "linestyle": dashes}
+    if BAYES in names:
+        styles[BAYES] = {"color": _BAYES, "linewidth": 1.6, "linestyle": (0, (4, 2))}
+    return styles
+
+
+def draw_curves(axes: Axes, lines: Mapping[str, Curve], styles: Mapping[str, Style], ends: bool = True) -> None:
+    """Positive curves by context size on a logarithmic axis, with bands, named at their right ends.
+
+    Args:
+        axes: Where.
+        lines: The curves; values of zero leave the picture.
+        styles: How each is drawn.
+        ends: Whether to write the names beside the last values.
+    """
+    axes.set_yscale("log", nonpositive="mask")
+    values = []
+    for order, (name, curve) in enumerate(lines.items()):
+        interval = curve.interval()
+        style = styles[name]
+        band = {"color": style["color"], "alpha": 0.15, "linewidth": 0}
+        axes.fill_between(curve.context_sizes, interval.low, interval.high, **band)
+        # The first is judged, so it lies on top of what it is like.
+        axes.plot(curve.context_sizes, interval.mean, **style, zorder=4 - order / len(lines))
+        values += [v for v in interval.mean.tolist() if v > 0]
+    if ends and values:
+        high = max(values)
+        axes.set_ylim(max(min(values) / 2, high * 10**-_DEPTH), 2 * high)
+        name_ends(
+            axes, {n: float(c.mean[-1]) for n, c in lines.items()}, {n: styles[n]["color"] for n in lines}
+        )
+
+
+def name_ends(axes: Axes, ends: Mapping[str, float], colours: Mapping[str, str]) -> None:
+    """Names beside the right ends of lines, pushed apart where they would overlap; limits are set before."""
+    gap = 0.058
+    to_axes = axes.transData + axes.transAxes.inverted()
+    low = axes.get_ylim()[0]
+    places = {name: to_axes.transform((1.0, max(value, low)))[1] for name, value in ends.items()}
+    ordered = sorted(places, key=lambda name: (places[name], name))
+    heights: list[float] = []
+    for name in ordered:
+        height = min(max(places[name], 0.0), 1.0)
+        heights.append(max(height, heights[-1] + gap) if heights else height)
+    # The pile grew upwards; bring it down so that it is centred on what it names.
+    surplus = sum(h - min(max(places[n], 0.0), 1.0) for h, n in zip(heights, ordered, strict=True))
+    shift = min(surplus / max(len(heights), 1), heights[0]) if heights else 0.0
+    for height, name in zip(heights, ordered, strict=True):
+        axes.annotate(
+            name,
+            (1.015, height - shift),
+            xycoords="axes fraction",
+            va="center",
+            size=10.5,
+            color=colours[name],
+            annotation_clip=False,
+        )
+
+
+def _dress(axes: Axes, title: str, quantity: str) -> None:
+    axes.set_title(title, size=13, color=INK, loc="left")
+    axes.set_xlabel("pairs in the context", size=11.5, color=INK)
+    axes.set_ylabel(quantity, size=11.5, color=INK)
+    axes.tick_params(labelsize=10.5, colors=INK, length=3)
+    _frame(axes)
+
+
+def _frame(axes: Axes) -> None:
+    axes.grid(axis="y", color=_GRID, linewidth=0.8)
+    axes.set_axisbelow(True)
+    axes.margins(x=0.01)
+    for side in ("top", "right"):
+        axes.spines[side].set_visible(False)
