@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from iclkit.errors import UserError, unknown
-from iclkit.tasks.regression import RegressionTask, Setting, check_task
+from iclkit.tasks.regression import RegressionTask, Setting, check_task, uniform_inputs
 
 
 @dataclass(frozen=True)
@@ -59,8 +59,7 @@ class LinearRegression(RegressionTask):
         self, episodes: int, points: int, generator: torch.Generator | None = None
     ) -> Float[Tensor, "B N d"]:
         if self.inputs_law == "uniform":
-            uniform = torch.rand(episodes, points, self.dim, generator=generator)
-            return self.half_width * (2 * uniform - 1)
+            return uniform_inputs(episodes, points, self.dim, self.half_width, generator)
         return super().inputs(episodes, points, generator)
 
     def functions(self, episodes: int, generator: torch.Generator | None = None) -> LinearFunctions:

@@ -128,6 +128,13 @@ class RegressionTask(Task):
         return pairs.x, pairs.y
 
 
+def uniform_inputs(
+    episodes: int, points: int, dim: int, half_width: float, generator: torch.Generator | None
+) -> Float[Tensor, "B N d"]:
+    """Inputs with independent coordinates from U(-half_width, half_width)."""
+    return half_width * (2 * torch.rand(episodes, points, dim, generator=generator) - 1)
+
+
 def first_coordinates(x: Float[Tensor, "*points d"], active: int | None) -> Float[Tensor, "*points d"]:
     """x with all but the first `active` coordinates set to 0; x itself if all are active."""
     if active is None or active >= x.shape[-1]:

@@ -282,7 +282,7 @@ def _signs(shape: tuple[int, ...], generator: torch.Generator | None) -> Tensor:
 
 @dataclass(frozen=True)
 class OrthogonalQueries(Around):
-    """Queries orthogonal to all inputs before them: point n less its projection on them, with its norm as it was.
+    """Queries orthogonal to all inputs before them: point n less its projection on them, of its own norm.
 
     After d inputs in general position 0 is the only such vector, and it is the query from prefix d on, as in
     the authors' code. Where f(0) = 0 that asks for nothing: report prefixes below d alone.
