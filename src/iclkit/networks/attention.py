@@ -50,7 +50,7 @@ class Attention(nn.Module):
         self.out = nn.Linear(inner, config.width, bias=config.bias)
 
     def kq(self) -> Float[Tensor, "H W W"]:
-        """W_KQ of each head: the score of key token k for query token q is e_kᵀ W_KQ e_q (without biases and √D)."""
+        """W_KQ of each head: query e_q gives key e_k the score e_kᵀ W_KQ e_q (no biases, no √D)."""
         q, k, _ = self.qkv.weight.view(3, self.heads, self.head_width, -1)
         return k.mT @ q
 

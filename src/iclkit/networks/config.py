@@ -17,9 +17,9 @@ class BlockConfig:
         bias: Whether linear maps and norms have a bias.
         head_width: Width of a head; if None the heads share `width` evenly.
         weighting: How attention turns scores into weights, a name of `WEIGHTINGS`.
-        own: What a query that looks back at an encoded sequence is to itself: "counted" (it attends to itself as a
-            token of the sequence does), "uncounted" (it does, but the divisor of linear attention counts the
-            stored tokens alone) or "unseen".
+        own: What a query that looks back at an encoded sequence is to itself: "counted" (it attends to itself
+            as a token of the sequence does), "uncounted" (it does, but the divisor of linear attention counts
+            the stored tokens alone) or "unseen".
         merged: Whether attention has one matrix for keys and queries and one for values and output, as in
             `MergedAttention`.
         damping: A factor on what attention and perceptron add to the stream.

@@ -56,8 +56,9 @@ class Hooked(nn.Module):
         """Let functions read or replace activations, until the end of the `with` block.
 
         Args:
-            functions: A function for each name or glob pattern (`blocks.*.residual`). It is given the activation
-                and returns what shall take its place, or None to leave it. Several on one point run in turn.
+            functions: A function for each name or glob pattern (`blocks.*.residual`). It is given the
+                activation and returns what shall take its place, or None to leave it. Several on one point run
+                in turn.
 
         Raises:
             UserError: A name that no hook point has, or a pattern that none matches.

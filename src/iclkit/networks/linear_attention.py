@@ -13,8 +13,8 @@ from iclkit.networks.config import BlockConfig
 class MergedAttention(Attention):
     """Attention with W_KQ for keys and queries and W_PV for values and output; one head.
 
-    With linear weighting it adds to a token e_q: W_PV Σ_k e_k (e_kᵀ W_KQ e_q) / n, n the tokens counted. That is
-    f = E + W_PV E (Eᵀ W_KQ E) / n.
+    With linear weighting it adds to a token e_q: W_PV Σ_k e_k (e_kᵀ W_KQ e_q) / n, n the tokens counted. That
+    is f = E + W_PV E (Eᵀ W_KQ E) / n.
 
     Source: Zhang, Frei and Bartlett (2023), equation 3.3.
     """
@@ -25,7 +25,8 @@ class MergedAttention(Attention):
 
     @torch.no_grad()
     def start_balanced(self, scale: float) -> None:
-        """W_PV = σ diag(0, 1) and W_KQ = σ diag(ΘΘᵀ, 0), ‖ΘΘᵀ‖ = 1 (Frobenius), Θ random; the last coordinate is y.
+        """W_PV = σ diag(0, 1) and W_KQ = σ diag(ΘΘᵀ, 0), ‖ΘΘᵀ‖ = 1 (Frobenius), Θ random; the last coordinate
+        is y.
 
         Args:
             scale: σ.

@@ -21,7 +21,8 @@ class Mask:
     """What each token must not see, and how many tokens it counts.
 
     Args:
-        hidden: True where a row's token must not see a column's: [Q, T], or [S, 1, Q, T] with an axis for heads.
+        hidden: True where a row's token must not see a column's: [Q, T], or [S, 1, Q, T] with an axis for
+            heads.
         counts: The divisor of linear attention in each row: [Q] or [S, 1, Q]. The tokens seen if None.
         causal: Whether this is the plain causal mask, for which kernels have a faster way.
         blind: Whether there may be rows that see nothing at all, whose attention is then 0.

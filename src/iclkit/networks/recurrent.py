@@ -1,7 +1,7 @@
 """LSTM and GRU that run over tokens, or over queries that follow prefixes of encoded tokens.
 
-The sequence is encoded once, by the fused kernels. A query after n tokens takes the states after them and makes one
-step from there, for all queries at once.
+The sequence is encoded once, by the fused kernels. A query after n tokens takes the states after them and makes
+one step from there, for all queries at once.
 
 Shape letters: B episodes, T tokens, R of which are asked for, Q queries, W width.
 """
@@ -49,23 +49,22 @@ class RecurrentLayer(nn.Module):
         """The state after one more token, behind the first `lengths[i]`."""
         before = F.pad(states.outputs, (0, 0, 1, 0))
         hidden = before[:, lengths]
+        taken, kept = self._gates(x, hidden)
         if isinstance(self.cell, nn.LSTM):
-            i, f, g, o = self._gates(x, hidden).chunk(4, -1)
+            i, f, g, o = (taken + kept).chunk(4, -1)
             memory = self._memories(states.inputs, before[:, :-1])[:, lengths]
             return self.state(o.sigmoid() * (f.sigmoid() * memory + i.sigmoid() * g.tanh()).tanh())
-        cell = self.cell
-        r, z, n = F.linear(x, cell.weight_ih_l0, cell.bias_ih_l0 if cell.bias else None).chunk(3, -1)
-        back_r, back_z, back_n = F.linear(
-            hidden, cell.weight_hh_l0, cell.bias_hh_l0 if cell.bias else None
-        ).chunk(3, -1)
-        new, keep = (n + (r + back_r).sigmoid() * back_n).tanh(), (z + back_z).sigmoid()
-        return self.state((1 - keep) * new + keep * hidden)
+        (r, z, n), (old_r, old_z, old_n) = taken.chunk(3, -1), kept.chunk(3, -1)
+        new = (n + (r + old_r).sigmoid() * old_n).tanh()
+        return self.state(new.lerp(hidden, (z + old_z).sigmoid()))
 
-    def _gates(self, x: Float[Tensor, "B T W"], hidden: Float[Tensor, "B T W"]) -> Float[Tensor, "B T _"]:
-        """The LSTM's gates i, f, g, o before their nonlinearities."""
-        cell = self.cell
-        gates = x @ cell.weight_ih_l0.mT + hidden @ cell.weight_hh_l0.mT
-        return gates + cell.bias_ih_l0 + cell.bias_hh_l0 if cell.bias else gates
+    def _gates(
+        self, x: Float[Tensor, "B T W"], hidden: Float[Tensor, "B T W"]
+    ) -> tuple[Float[Tensor, "B T G"], Float[Tensor, "B T G"]]:
+        """What token and state contribute to the gates: i, f, g, o of an LSTM, r, z, n of a GRU."""
+        from_input, from_state, *biases = self.cell.all_weights[0]
+        input_bias, state_bias = biases or (None, None)
+        return F.linear(x, from_input, input_bias), F.linear(hidden, from_state, state_bias)
 
     def _memories(
         self, inputs: Float[Tensor, "B T W"], before: Float[Tensor, "B T W"]
@@ -74,7 +73,8 @@ class RecurrentLayer(nn.Module):
 
         Given the states, the gates of all tokens follow at once, and c_t = f_t c_{t-1} + i_t g_t from them.
         """
-        i, f, g, _ = self._gates(inputs, before).chunk(4, -1)
+        taken, kept = self._gates(inputs, before)
+        i, f, g, _ = (taken + kept).chunk(4, -1)
         forget, add = f.sigmoid().unbind(1), (i.sigmoid() * g.tanh()).unbind(1)
         memories = [inputs.new_zeros(len(inputs), inputs.shape[-1])]
         for forgotten, added in zip(forget, add, strict=True):

@@ -80,8 +80,8 @@ class Transformer(nn.Module):
     Args:
         config: What a block is made of.
         layers: Number of blocks.
-        tied: Whether they all have the weights of the first. The state dict of a tied transformer holds them once,
-            so that weights trained with one number of layers load into another.
+        tied: Whether they all have the weights of the first. The state dict of a tied transformer holds them
+            once, so that weights trained with one number of layers load into another.
     """
 
     def __init__(self, config: BlockConfig, layers: int, tied: bool = False) -> None:

@@ -1,7 +1,7 @@
 """How attention turns the scores of keys into weights.
 
-In all of them the weight of a key depends on the query q and the keys k through φ(q)ᵀφ(k), the score. A new kind
-is one class and one line in `WEIGHTINGS`.
+In all of them the weight of a key depends on the query q and the keys k through φ(q)ᵀφ(k), the score. A new
+kind is one class and one line in `WEIGHTINGS`.
 
 Shape letters: Q queries, T keys, D width of a head.
 """
@@ -61,7 +61,8 @@ class Gaussian(Softmax):
 
     |q|² cancels in the normalisation, so this is the softmax of (qᵀk - |k|²/2) / √D.
 
-    Source: Tsai et al. (2019), "Transformer dissection", section 3.2 (their RBF kernel, at softmax's temperature).
+    Source: Tsai et al. (2019), "Transformer dissection", section 3.2 (their RBF kernel, at softmax's
+    temperature).
     """
 
     def features(self, q, k):

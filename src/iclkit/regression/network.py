@@ -1,10 +1,10 @@
 """The in-context regression network: after every prefix of a sequence of pairs, a prediction of the next y.
 
-A prefix is a context of tokens and a query behind it; how pairs become tokens is said in `tokens.py`. With causal
-attention all prefixes share one encoded sequence, and any number of queries are answered from it.
+A prefix is a context of tokens and a query behind it; how pairs become tokens is said in `tokens.py`. With
+causal attention all prefixes share one encoded sequence, and any number of queries are answered from it.
 
-Shape letters: B episodes, N points, P prefixes, K queries after each prefix, d dimension of x, T tokens of the context,
-W width, O outputs.
+Shape letters: B episodes, N points, P prefixes, K queries after each prefix, d dimension of x, T tokens of the
+context, W width, O outputs.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ class InContextRegressor(Hooked):
     """Predicts y_n from x_n and the pairs before n, for every n in one pass.
 
     Linear attention over joined tokens as they are (`embedding="identity"`, `mlp_ratio=0`, `norm=False`,
-    `bias=False`, `heads=1`) is the network of the theory: f = E + W_PV E (Eᵀ W_KQ E) / n for the columns E = (x_i, y_i)
-    of n pairs and (x_q, 0) of the query, and the prediction is the last coordinate of the query's column. (von Oswald
-    et al. read its negative; the sign is a matter of W_PV.)
+    `bias=False`, `heads=1`) is the network of the theory: f = E + W_PV E (Eᵀ W_KQ E) / n for the columns E =
+    (x_i, y_i) of n pairs and (x_q, 0) of the query, and the prediction is the last coordinate of the query's
+    column. (von Oswald et al. read its negative; the sign is a matter of W_PV.)
 
     Args:
         dim: Dimension of x (d).
@@ -43,28 +43,29 @@ class InContextRegressor(Hooked):
         heads: Attention heads; must divide the width unless `head_width` is given.
         mlp_ratio: Hidden width of the perceptrons over the width; 0 for none.
         max_points: Longest context.
-        backbone: "transformer", "lstm" or "gru"; for the last two, what concerns attention and blocks is not used.
+        backbone: "transformer", "lstm" or "gru"; for the last two, what concerns attention and blocks is not
+            used.
         tokens: "interleaved" (x and y are tokens of their own) or "joined" (a pair is one).
         attention: "softmax", "linear", "kernel" or "gaussian"; see `networks/weighting.py`.
         norm: Whether there are LayerNorms.
-        causal: Whether a pair sees only the pairs before it. If not, all pairs of a context see each other, so every
-            prefix is a sequence of its own and takes its own pass, unless there is but one layer.
+        causal: Whether a pair sees only the pairs before it. If not, all pairs of a context see each other, so
+            every prefix is a sequence of its own and takes its own pass, unless there is but one layer.
         tied: Whether all blocks have the same weights.
-        positions: "none" or "learned". Without them a causal network still tells an early pair from a late one, but
-            with interleaved tokens learns slowly which y belongs to which x.
-        embedding: "linear", "identity" (a token is its d + 1 numbers; read at the last) or "features" (the same behind
-            a perceptron that maps x).
+        positions: "none" or "learned". Without them a causal network still tells an early pair from a late one,
+            but with interleaved tokens learns slowly which y belongs to which x.
+        embedding: "linear", "identity" (a token is its d + 1 numbers; read at the last) or "features" (the same
+            behind a perceptron that maps x).
         bias: Whether linear maps and norms have a bias.
-        components: 0 for one output, the prediction; k for 3k, the logits, means and log standard deviations of a
-            mixture of k Gaussians for y.
+        components: 0 for one output, the prediction; k for 3k, the logits, means and log standard deviations of
+            a mixture of k Gaussians for y.
         head_width: Width of a head; None for an even share of the width.
         merged: Whether attention has the matrices W_KQ and W_PV (Zhang et al.) and not W_K, W_Q, W_V, W_O (von
             Oswald et al.). It has one head and starts balanced.
-        query_sees_itself: Whether a joined query attends to itself, as in E above (Zhang et al.); not so in von Oswald
-            et al. Linear attention counts the pairs alone either way.
+        query_sees_itself: Whether a joined query attends to itself, as in E above (Zhang et al.); not so in von
+            Oswald et al. Linear attention counts the pairs alone either way.
         damping: A factor on what every layer adds to the residual stream, for layers that are iterated often.
-        init_std: Standard deviation of all matrices at the start, biases being 0; None for torch's own. If merged: σ
-            of the balanced start, 0.1 if None.
+        init_std: Standard deviation of all matrices at the start, biases being 0; None for torch's own. If
+            merged: σ of the balanced start, 0.1 if None.
 
     Raises:
         UserError: Sizes or choices that cannot be built.
@@ -118,11 +119,11 @@ class InContextRegressor(Hooked):
         _initialise(self, init_std)
 
     def forward(self, x: Float[Tensor, "B N d"], y: Float[Tensor, "B N"]) -> Float[Tensor, "B N O"]:
-        """The outputs after every prefix: those at n depend on x_n and the pairs before n. The last y is not used.
+        """The outputs after every prefix: those at n depend on x_n and the pairs before n.
 
         Args:
             x: Inputs, N ≥ 1.
-            y: Targets.
+            y: Targets; the last is not looked at.
         """
         if self.causal and not self.joined:
             sequence = self.tokens.pairs(x, y)[:, :-1]
@@ -166,7 +167,7 @@ class InContextRegressor(Hooked):
     def _each_prefix(
         self, context: Float[Tensor, "B T W"], queries: Float[Tensor, "B P K W"], places: Int[Tensor, " P"]
     ) -> Float[Tensor, "B Q W"]:
-        """Without a causal mask: a sequence for each prefix, whose context tokens see each other and nothing else."""
+        """Without a causal mask: each prefix as a sequence of its own, whose context tokens see each other."""
         batch, lengths, count, width = queries.shape
         context = context[:, None].expand(-1, lengths, -1, -1)
         sequences = torch.cat([context, queries], 2).flatten(0, 1)
@@ -215,7 +216,7 @@ def _check(given: dict[str, Any]) -> None:
         raise UserError("query_sees_itself=False needs tokens='joined', given 'interleaved'")
     if given["components"] and given["embedding"] != "linear":
         raise UserError(
-            f"components needs embedding='linear', given {given['embedding']!r}, which is read at one coordinate"
+            f"components needs embedding='linear', given {given['embedding']!r}, read at one coordinate"
         )
     if given["embedding"] == "features" and given["width"] < 2:
         raise UserError(f"embedding='features' needs a width of at least 2, given {given['width']}")

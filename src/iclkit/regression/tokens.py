@@ -1,10 +1,11 @@
 """Pairs to tokens.
 
-Interleaved: x_1, y_1, x_2, ...; the tokens of a pair are embeddings of (x, 0) and (0, y), and the query that follows n
-pairs is the x token at place 2n. Joined: the token of a pair is the embedding of (x, y), the query that of (x, 0).
+Interleaved: x_1, y_1, x_2, ...; the tokens of a pair are embeddings of (x, 0) and (0, y), and the query that
+follows n pairs is the x token at place 2n. Joined: the token of a pair is the embedding of (x, y), the query
+that of (x, 0).
 
-Source: Akyürek et al. (2022), section 2.2, and Garg et al. (2022) for the first; von Oswald et al. (2022) and Zhang,
-Frei and Bartlett (2023) for the second.
+Source: Akyürek et al. (2022), section 2.2, and Garg et al. (2022) for the first; von Oswald et al. (2022) and
+Zhang, Frei and Bartlett (2023) for the second.
 """
 
 from __future__ import annotations
@@ -26,8 +27,8 @@ class PairTokens(nn.Module):
         max_points: Longest context.
         joined: Whether a pair is one token, not two.
         embedding: "linear"; "identity", where a token is the d + 1 numbers themselves and the width d + 1; or
-            "features", where x is first mapped to width - 1 features by a perceptron with one hidden layer (as in
-            von Oswald et al. (2022), section 4) and then joined with y as it is.
+            "features", where x is first mapped to width - 1 features by a perceptron with one hidden layer (as
+            in von Oswald et al. (2022), section 4) and then joined with y as it is.
         positions: Whether each place has an embedding of its own, which is added.
         bias: Whether linear maps have a bias.
     """
