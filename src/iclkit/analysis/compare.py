@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -65,6 +66,12 @@ class Comparison:
         if against is None:
             against = "target" if self.asked.truth is None else "function"
         return self._scaled(self._said(name), right_answers(self.asked, against))
+
+    @property
+    def signal(self) -> Curve:
+        """What predicting 0 would cost: the squared right answers."""
+        truth = self.asked.targets if self.asked.truth is None else self.asked.truth
+        return self._scaled(truth, torch.zeros_like(truth))
 
     def excess(self, name: str) -> Curve:
         """Excess risk over Bayes: the squared difference to its predictive mean (see `distances.excess_risk`).
@@ -264,9 +271,12 @@ def known_bayes(task: RegressionTask) -> RegressionLearner | None:
 
 
 def cell(interval: Interval) -> str:
-    """A mean with half of its interval, as text."""
+    """A mean with half of its interval, as text: both to the first digit of the half."""
     mean, half = float(interval.mean), float(interval.half_width)
-    return f"{mean:.2g}±{half:.1g}"
+    if not (half > 0 and 1e-3 <= max(abs(mean), half) < 1e5):
+        return f"{mean:.2g} ± {half:.1g}"
+    decimals = max(0, -math.floor(math.log10(half)))
+    return f"{mean:.{decimals}f} ± {half:.{decimals}f}"
 
 
 def _answers(name: str, learner: RegressionLearner, asked: Questions) -> Tensor:

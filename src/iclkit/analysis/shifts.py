@@ -7,13 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from iclkit.analysis.compare import BAYES, Comparison, cell, compare
-from iclkit.analysis.naming import written
+from iclkit.analysis.compare import BAYES, Comparison, cell, compare, known_bayes
+from iclkit.analysis.naming import named, written
 from iclkit.analysis.table import Table
 from iclkit.errors import UserError, unknown
 from iclkit.tasks import SHIFTS, RegressionTask
 
 UNSHIFTED = "none"
+BELIEVER = "Bayes, no shift"
 
 
 @dataclass(frozen=True)
@@ -55,6 +56,9 @@ class ShiftComparison:
                 cell(found.error(name).at(size).interval()[0]) if name in found.names else ""
                 for name in self.names
             ]
+            # Queries that are zero, as those orthogonal to d inputs must be, ask for nothing.
+            if not found.asked.queries[:, size].any():
+                cells = ["" for _ in cells]
             rows.append([shift, *cells])
         return Table(["shift", *self.names], rows)
 
@@ -104,6 +108,9 @@ def compare_shifts(
 ) -> ShiftComparison:
     """Put learners side by side on a task and on its shifts.
 
+    Beside them stand two references where they are known: Bayes, who knows the shift, and Bayes who believes
+    that there is none, which is what a learner that was trained without shifts could be at best.
+
     Args:
         learners: As of `compare`.
         task: The task, as the learners know it.
@@ -121,10 +128,14 @@ def compare_shifts(
     for name in chosen:
         if name not in SHIFTS:
             raise unknown("shift", name, SHIFTS)
-    conditions = {UNSHIFTED: compare(learners, task, points, episodes, seed)}
+    judged = named(learners)
+    believer = known_bayes(task)
+    if believer is not None and believer not in judged.values():
+        judged[BELIEVER] = believer
+    conditions = {UNSHIFTED: compare(judged, task, points, episodes, seed)}
     for name in chosen:
         try:
-            conditions[name] = compare(learners, SHIFTS[name](task), points, episodes, seed)
+            conditions[name] = compare(judged, SHIFTS[name](task), points, episodes, seed)
         except UserError as error:
             raise UserError(f"shift {name}: {error}") from None
     return ShiftComparison(task, conditions)

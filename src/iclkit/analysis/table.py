@@ -62,8 +62,10 @@ class Table:
 
         table = RichTable(title=title or None)
         for index, column in enumerate(self.columns):
-            # A name that is cut off may be another's; it goes on in the next line.
-            table.add_column(escape(column), justify="right" if index else "left", overflow="fold")
+            if index:
+                table.add_column(escape(column), justify="right")
+            else:  # a name that is cut off may be another's; it goes on in the next line
+                table.add_column(escape(column), overflow="fold")
         for i, row in enumerate(self.rows):
             table.add_row(
                 *(f"[bold]{escape(c)}[/]" if (i, j) in self.best else escape(c) for j, c in enumerate(row))

@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -21,8 +22,9 @@ COLOURS = (INK, "#0b7285", "#e07b00", "#7a4fb0", "#5c940d", "#c2255c", "#1971c2"
 _BAYES = "#6b7280"
 _GRID = "#e5e7eb"
 _DPI = 160
-# Orders of magnitude below the largest value that a panel shows: exact learners end at rounding errors.
-_DEPTH = 5
+# How far a panel reaches above and below what predicting 0 costs: after d noisy pairs least squares has no finite
+# error, and exact learners end at rounding errors.
+_ABOVE, _BELOW = 100.0, 1e-5
 
 
 def comparison_figure(comparison: Comparison) -> Figure:
@@ -34,13 +36,25 @@ def comparison_figure(comparison: Comparison) -> Figure:
     left, *right = figure.subplots(1, 2 if others else 1, squeeze=False)[0]
     unit = "" if comparison.scale == 1 else f" / {comparison.scale:g}"
     truth = "target" if comparison.asked.truth is None else "function"
-    draw_curves(left, {name: comparison.error(name) for name in names}, styles)
-    _dress(left, "Error", f"squared error{unit} against the {truth}")
-    for axes in right:
-        draw_curves(axes, {name: comparison.spd(judged, name) for name in others}, styles)
-        _dress(axes, f"Distance of {judged} from", f"squared prediction difference{unit}")
+    panels = [(left, {name: comparison.error(name) for name in names}, "Error")]
+    panels += [(a, {n: comparison.spd(judged, n) for n in others}, f"Distance of {judged} from") for a in right]
+    for axes, lines, title in panels:
+        draw_curves(axes, lines, styles)
+        if axes is left:
+            draw_signal(axes, comparison)
+        axes.set_ylim(limits([(comparison, lines)]))
+        name_ends(axes, lines, styles)
+        axes.set_title(title, size=13, color=INK, loc="left")
+        axes.set_xlabel("pairs in the context", size=11.5, color=INK)
+        quantity = f"squared error{unit} against the {truth}" if axes is left else f"squared difference{unit}"
+        axes.set_ylabel(quantity, size=11.5, color=INK)
+        axes.tick_params(labelsize=10.5, colors=INK, length=3)
     episodes = f"{len(comparison.asked.x)} episodes"
-    figure.suptitle(f"{written(comparison.task)}, {episodes}; bands: 95 % intervals", size=11, color=INK)
+    figure.suptitle(
+        f"{written(comparison.task)}, {episodes}; bands: 95 % intervals; dotted: predicting 0",
+        size=11,
+        color=INK,
+    )
     return figure
 
 
@@ -59,25 +73,23 @@ def shifts_figure(found: ShiftComparison, columns: int = 5) -> Figure:
     panels = figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=True).flatten()
     some = next(iter(found.conditions.values()))
     unit = "" if some.scale == 1 else f" / {some.scale:g}"
-    highest, lowest = 0.0, math.inf
+    drawn = []
     for axes, (shift, comparison) in zip(panels, found.conditions.items(), strict=False):
         lines = {name: comparison.error(name) for name in comparison.names}
-        draw_curves(axes, lines, styles, ends=False)
+        drawn.append((comparison, lines))
+        draw_curves(axes, lines, styles)
+        draw_signal(axes, comparison)
         axes.set_title("no shift" if shift == UNSHIFTED else shift, size=11, color=INK)
-        for curve in lines.values():
-            highest = max(highest, float(curve.mean.max()))
-            lowest = min(lowest, *(v for v in curve.mean.tolist() if v > 0), math.inf)
-    # One axis for all; what is exact up to rounding leaves the picture.
-    panels[0].set_ylim(max(lowest / 2, highest * 10 ** -(_DEPTH + 1)), 2 * highest)
+    panels[0].set_ylim(limits(drawn))
     for index, axes in enumerate(panels):
-        _frame(axes)
         axes.set_visible(index < count)
         axes.tick_params(labelsize=9, colors=INK, length=2.5)
         if index + columns >= count:
             axes.tick_params(labelbottom=True)
-    figure.supxlabel("pairs in the context", size=11, color=INK)
+            axes.set_xlabel("pairs in the context", size=9.5, color=INK)
     figure.supylabel(f"squared error{unit}", size=11, color=INK)
-    figure.suptitle(f"{written(found.task)} and its shifts; bands: 95 % intervals", size=12, color=INK)
+    title = f"{written(found.task)} and its shifts; bands: 95 % intervals; dotted: predicting 0"
+    figure.suptitle(title, size=12, color=INK)
     figure.legend(
         handles=[panels[0].plot([], [], **styles[name], label=name)[0] for name in found.names],
         loc="outside lower center",
@@ -100,38 +112,50 @@ def line_styles(names: Sequence[str]) -> dict[str, Style]:
     return styles
 
 
-def draw_curves(axes: Axes, lines: Mapping[str, Curve], styles: Mapping[str, Style], ends: bool = True) -> None:
-    """Positive curves by context size on a logarithmic axis, with bands, named at their right ends.
-
-    Args:
-        axes: Where.
-        lines: The curves; values of zero leave the picture.
-        styles: How each is drawn.
-        ends: Whether to write the names beside the last values.
-    """
+def draw_curves(axes: Axes, lines: Mapping[str, Curve], styles: Mapping[str, Style]) -> None:
+    """Positive curves by context size on a logarithmic axis, with their bands; zeros leave the picture."""
     axes.set_yscale("log", nonpositive="mask")
-    values = []
     for order, (name, curve) in enumerate(lines.items()):
-        interval = curve.interval()
-        style = styles[name]
-        band = {"color": style["color"], "alpha": 0.15, "linewidth": 0}
-        axes.fill_between(curve.context_sizes, interval.low, interval.high, **band)
-        # The first is judged, so it lies on top of what it is like.
-        axes.plot(curve.context_sizes, interval.mean, **style, zorder=4 - order / len(lines))
-        values += [v for v in interval.mean.tolist() if v > 0]
-    if ends and values:
-        high = max(values)
-        axes.set_ylim(max(min(values) / 2, high * 10**-_DEPTH), 2 * high)
-        name_ends(
-            axes, {n: float(c.mean[-1]) for n, c in lines.items()}, {n: styles[n]["color"] for n in lines}
+        interval, style = curve.interval(), styles[name]
+        shown = interval.mean > 0
+        mean, low, high = (
+            torch.where(shown, v, torch.nan) for v in (interval.mean, interval.low, interval.high)
         )
+        band = {"color": style["color"], "alpha": 0.15, "linewidth": 0}
+        axes.fill_between(curve.context_sizes, low, high, **band)
+        # The first is judged, so it lies on top of what it is like.
+        axes.plot(curve.context_sizes, mean, **style, zorder=4 - order / len(lines))
+    axes.grid(axis="y", color=_GRID, linewidth=0.8)
+    axes.set_axisbelow(True)
+    axes.margins(x=0.01)
+    for side in ("top", "right"):
+        axes.spines[side].set_visible(False)
 
 
-def name_ends(axes: Axes, ends: Mapping[str, float], colours: Mapping[str, str]) -> None:
+def draw_signal(axes: Axes, comparison: Comparison) -> None:
+    """A dotted line at what predicting 0 costs, on average over the context sizes."""
+    signal = float(comparison.signal.mean.mean())
+    axes.axhline(signal, color=_BAYES, linewidth=1.0, linestyle=(0, (1, 2)), zorder=1)
+
+
+def limits(drawn: Sequence[tuple[Comparison, Mapping[str, Curve]]]) -> tuple[float, float]:
+    """Ends of a vertical axis that shows some curves, as far as they are worth it."""
+    values = torch.cat([curve.mean for _, lines in drawn for curve in lines.values()])
+    signal = max(float(comparison.signal.mean.mean()) for comparison, _ in drawn)
+    values = values[values > 0]
+    if not len(values):
+        return 0.1, 10.0
+    # The signal is in the picture, so that the two ends never cross.
+    low, high = min(float(values.min()), signal) / 2, 2 * max(float(values.max()), signal)
+    return max(low, _BELOW * signal), min(high, _ABOVE * signal)
+
+
+def name_ends(axes: Axes, lines: Mapping[str, Curve], styles: Mapping[str, Style]) -> None:
     """Names beside the right ends of lines, pushed apart where they would overlap; limits are set before."""
     gap = 0.058
     to_axes = axes.transData + axes.transAxes.inverted()
     low = axes.get_ylim()[0]
+    ends = {name: float(curve.mean[-1]) for name, curve in lines.items()}
     places = {name: to_axes.transform((1.0, max(value, low)))[1] for name, value in ends.items()}
     ordered = sorted(places, key=lambda name: (places[name], name))
     heights: list[float] = []
@@ -148,22 +172,6 @@ def name_ends(axes: Axes, ends: Mapping[str, float], colours: Mapping[str, str])
             xycoords="axes fraction",
             va="center",
             size=10.5,
-            color=colours[name],
+            color=styles[name]["color"],
             annotation_clip=False,
         )
-
-
-def _dress(axes: Axes, title: str, quantity: str) -> None:
-    axes.set_title(title, size=13, color=INK, loc="left")
-    axes.set_xlabel("pairs in the context", size=11.5, color=INK)
-    axes.set_ylabel(quantity, size=11.5, color=INK)
-    axes.tick_params(labelsize=10.5, colors=INK, length=3)
-    _frame(axes)
-
-
-def _frame(axes: Axes) -> None:
-    axes.grid(axis="y", color=_GRID, linewidth=0.8)
-    axes.set_axisbelow(True)
-    axes.margins(x=0.01)
-    for side in ("top", "right"):
-        axes.spines[side].set_visible(False)
