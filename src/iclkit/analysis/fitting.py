@@ -45,7 +45,8 @@ class Estimate:
     def __str__(self) -> str:
         if self.edge:
             return f"{'≤' if self.edge == 'low' else '≥'} {self.value:.3g}"
-        return f"{self.value:.3g} [{self.low:.3g}, {self.high:.3g}]"
+        value, low, high = (f"{number:.3g}" for number in (self.value, self.low, self.high))
+        return f"= {value}" if low == high == value else f"= {value} [{low}, {high}]"
 
 
 @dataclass(frozen=True)

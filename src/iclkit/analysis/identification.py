@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -21,6 +21,9 @@ from iclkit.analysis.table import Table
 from iclkit.errors import UserError, unknown
 from iclkit.learners import RegressionLearner, as_learner
 from iclkit.tasks import RegressionTask
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
 
 # What "nearest" amounts to, by the share of the learner's mean square that the nearest one leaves unexplained.
 # The root of it is the size of a typical difference against that of a typical prediction: 0.1%, 10%, 30%.
@@ -106,11 +109,33 @@ class Identification:
     @property
     def verdict(self) -> str:
         """The answer in one sentence."""
-        left = f"{_percent(self.unexplained)} of its mean square" if self.unexplained > 1e-6 else "nothing"
+        left = f"{percent(self.unexplained)} of its mean square" if self.unexplained > 1e-6 else "nothing"
         text = f"{self.name} {self.grade} {_told(self.nearest)}, which leaves {left} unexplained"
         if self.tied:
-            text += f"; cannot be told apart from it: {', '.join(match.label for match in self.tied)}"
+            text += f"; cannot be told apart from it: {'; '.join(map(_told, self.tied))}"
         return f"{text}."
+
+    def nearest_by_size(self) -> list[tuple[Match, bool]]:
+        """At each context size the nearest match, and whether it is told apart from all others there.
+
+        As overall, of matches that cannot be told apart the one with the fewest parameters counts.
+        """
+        strict = _together(self.level, len(self.matches))
+        best = torch.stack([match.spd.mean for match in self.matches]).argmin(0).tolist()
+        # One comparison with each match that is the best anywhere; each serves all of its context sizes.
+        low = {
+            index: [(match.spd - self.matches[index].spd).interval(strict).low for match in self.matches]
+            for index in set(best)
+        }
+        found = []
+        for place, index in enumerate(best):
+            tied = [
+                match
+                for match, least in zip(self.matches, low[index], strict=True)
+                if least[place] <= self.power * _COARSE
+            ]
+            found.append((min(tied, key=lambda match: len(match.parameters)), len(tied) == 1))
+        return found
 
     def table(self) -> Table:
         """One row for each family, with SPD divided by the dimension of the inputs."""
@@ -120,7 +145,7 @@ class Identification:
             spd = match.spd.overall(self.level)
             parameters = "; ".join(f"{name} {found}" for name, found in match.parameters.items())
             place = "nearest" if match is self.nearest else "tied" if match.tied else ""
-            rows.append((match.family.name, parameters, _numbers(spd, dim), _percent(self.share(match)), place))
+            rows.append((match.family.name, parameters, _numbers(spd, dim), percent(self.share(match)), place))
         columns = ("learner", "fitted", "SPD/d", "unexplained", "")
         tied = frozenset((i, 0) for i, m in enumerate(self.matches) if m.tied or m is self.nearest)
         return Table(columns, rows, tied)
@@ -134,6 +159,22 @@ class Identification:
         ]
         found += [f"{match.family.name}: {match.family.note}." for match in self.matches if match.family.note]
         return tuple(found)
+
+    def markdown(self) -> str:
+        """Verdict, table and notes as Markdown."""
+        head = f"{2 * self.nearest.spd.datasets} episodes of {written(self.task)}, seed {self.seed}"
+        notes = "\n".join(f"- {note}" for note in self.notes)
+        return f"**{self.verdict}**\n\n{head}\n\n{self.table().markdown()}\n{notes}\n"
+
+    __str__ = markdown
+    _repr_markdown_ = markdown
+
+    def __rich__(self) -> RenderableType:
+        from rich.console import Group
+        from rich.text import Text
+
+        lines = [Text(f"\n{self.verdict}\n", style="bold"), *map(Text, self.notes)]
+        return Group(self.table().rich(f"{self.name} on {written(self.task)}"), *lines)
 
     def to_json(self) -> str:
         """Everything, by context size too, as text that other programs read."""
@@ -293,8 +334,7 @@ def _measure(
     weights = _resamples(len(target))
     least = min(range(len(fits)), key=lambda i: float(curves[i].mean.mean()))
     rounding = _RESOLUTION.get(dtype, _COARSE) * power
-    # So that all differences hold together (Bonferroni).
-    strict = 1 - (1 - level) / max(1, len(fits) - 1)
+    strict = _together(level, len(fits))
     matches = []
     for found, member, curve in zip(fits, learners, curves, strict=True):
         excess = (curve - curves[least]).overall(strict)
@@ -305,6 +345,11 @@ def _measure(
     return tuple(matches), power
 
 
+def _together(level: float, families: int) -> float:
+    """The level of each difference to the nearest family at which all of them hold together (Bonferroni)."""
+    return 1 - (1 - level) / max(1, families - 1)
+
+
 def _resamples(count: int) -> Tensor:
     """How often each of some episodes is in each of the bootstrap's resamples, as shares."""
     drawn = torch.randint(count, (RESAMPLES, count), generator=torch.Generator().manual_seed(0))
@@ -313,7 +358,7 @@ def _resamples(count: int) -> Tensor:
 
 
 def _told(match: Match) -> str:
-    inside = ", ".join(f"{name} = {found}" for name, found in match.parameters.items())
+    inside = ", ".join(f"{name} {found}" for name, found in match.parameters.items())
     return f"{match.family.name} ({inside})" if inside else match.family.name
 
 
@@ -322,7 +367,8 @@ def _numbers(interval: Interval, scale: float) -> str:
     return f"{mean} [{low}, {high}]"
 
 
-def _percent(share: float) -> str:
+def percent(share: float) -> str:
+    """A share as text, with the digits that matter."""
     if 0 < share < 1e-6:
         return "< 0.0001%"
     return f"{100 * share:.2g}%" if share < 0.1 else f"{100 * share:.0f}%"
