@@ -22,8 +22,8 @@ COLOURS = (INK, "#0b7285", "#e07b00", "#7a4fb0", "#5c940d", "#c2255c", "#1971c2"
 _BAYES = "#6b7280"
 _GRID = "#e5e7eb"
 _DPI = 160
-# How far a panel reaches above and below what predicting 0 costs: after d noisy pairs least squares has no finite
-# error, and exact learners end at rounding errors.
+# How far a panel reaches above and below what predicting 0 costs. After d noisy pairs least squares has no
+# finite error, and exact learners end at rounding errors.
 _ABOVE, _BELOW = 100.0, 1e-5
 
 
@@ -127,21 +127,29 @@ def draw_curves(axes: Axes, lines: Mapping[str, Curve], styles: Mapping[str, Sty
         axes.plot(curve.context_sizes, mean, **style, zorder=4 - order / len(lines))
     axes.grid(axis="y", color=_GRID, linewidth=0.8)
     axes.set_axisbelow(True)
-    axes.margins(x=0.01)
+    sizes = [n for curve in lines.values() for n in curve.context_sizes]
+    margin = 0.01 * max(1, max(sizes))
+    axes.set_xlim(min(sizes) - margin, max(sizes) + margin)
     for side in ("top", "right"):
         axes.spines[side].set_visible(False)
 
 
 def draw_signal(axes: Axes, comparison: Comparison) -> None:
-    """A dotted line at what predicting 0 costs, on average over the context sizes."""
-    signal = float(comparison.signal.mean.mean())
+    """A dotted line at what predicting 0 costs."""
+    signal = _signal(comparison)
     axes.axhline(signal, color=_BAYES, linewidth=1.0, linestyle=(0, (1, 2)), zorder=1)
+
+
+def _signal(comparison: Comparison) -> float:
+    """What predicting 0 costs, on average over the context sizes whose queries are not zero themselves."""
+    found = comparison.signal.mean
+    return float(found[found > 0].mean()) if (found > 0).any() else 1.0
 
 
 def limits(drawn: Sequence[tuple[Comparison, Mapping[str, Curve]]]) -> tuple[float, float]:
     """Ends of a vertical axis that shows some curves, as far as they are worth it."""
     values = torch.cat([curve.mean for _, lines in drawn for curve in lines.values()])
-    signal = max(float(comparison.signal.mean.mean()) for comparison, _ in drawn)
+    signal = max(_signal(comparison) for comparison, _ in drawn)
     values = values[values > 0]
     if not len(values):
         return 0.1, 10.0
