@@ -9,7 +9,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from iclkit.errors import UserError
-from iclkit.tasks.regression import RegressionTask, check_task
+from iclkit.tasks.regression import RegressionTask, check_task, flat_points
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class TreeFunctions:
     leaves: Float[Tensor, "B leaves"]
 
     def __call__(self, x: Float[Tensor, "B *points d"]) -> Float[Tensor, " B *points"]:
-        points = x.flatten(1, -2)
+        points = flat_points(x)
         coordinates = self.coordinates.to(x.device)
         right = (points > 0).long()
         inner = coordinates.shape[1]

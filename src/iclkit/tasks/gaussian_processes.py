@@ -11,7 +11,7 @@ from torch import Tensor
 
 from iclkit.errors import UserError, unknown
 from iclkit.tasks.kernels import KERNELS, covariance
-from iclkit.tasks.regression import RegressionTask, check_task, uniform_inputs
+from iclkit.tasks.regression import RegressionTask, check_task, flat_points, uniform_inputs
 
 JITTER = 1e-8
 """Share of the variance that is added to it, so that points which (nearly) coincide have a Cholesky factor."""
@@ -44,7 +44,7 @@ class ProcessFunctions:
     def __call__(self, x: Float[Tensor, "B *points d"]) -> Float[Tensor, " B *points"]:
         if self._first is not None and _same(self._first[0], x):
             return self._first[1]
-        points = x.detach().flatten(1, -2).double()
+        points = flat_points(x.detach()).double()
         values = self._reveal(points).to(x.dtype).reshape(x.shape[:-1])
         if self._first is None:
             self._first = (x, values)

@@ -20,7 +20,7 @@ class LinearFunctions:
     weights: Float[Tensor, "B d"]
 
     def __call__(self, x: Float[Tensor, "B *points d"]) -> Float[Tensor, " B *points"]:
-        return torch.einsum("b...d,bd->b...", x, self.weights)
+        return torch.einsum("b...d,bd->b...", x, self.weights.to(x))
 
 
 @dataclass(frozen=True)

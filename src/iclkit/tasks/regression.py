@@ -135,6 +135,11 @@ def uniform_inputs(
     return half_width * (2 * torch.rand(episodes, points, dim, generator=generator) - 1)
 
 
+def flat_points(x: Float[Tensor, "B *points d"]) -> Float[Tensor, "B N d"]:
+    """x with one axis of points, whether it has none, one or several."""
+    return x.reshape(len(x), math.prod(x.shape[1:-1]), x.shape[-1])
+
+
 def first_coordinates(x: Float[Tensor, "*points d"], active: int | None) -> Float[Tensor, "*points d"]:
     """x with all but the first `active` coordinates set to 0; x itself if all are active."""
     if active is None or active >= x.shape[-1]:

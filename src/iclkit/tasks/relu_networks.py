@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from iclkit.errors import UserError
-from iclkit.tasks.regression import RegressionTask, check_task
+from iclkit.tasks.regression import RegressionTask, check_task, flat_points
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,7 @@ class ReluFunctions:
     outer: Float[Tensor, "B r"]
 
     def __call__(self, x: Float[Tensor, "B *points d"]) -> Float[Tensor, " B *points"]:
-        hidden = torch.relu(x.flatten(1, -2) @ self.inner.to(x))
+        hidden = torch.relu(flat_points(x) @ self.inner.to(x))
         return (hidden @ self.outer.to(x)[..., None]).reshape(x.shape[:-1])
 
 

@@ -174,7 +174,7 @@ class Standardised(Around):
     variance 1. What is constant in an episode becomes 0. The noise is divided by the function's spread.
 
     As users' tables are brought into standard units by their own moments, so are the episodes that a learner
-    for them is trained on.
+    for them is trained on. `noise_std` is that of the task within, in its own units.
     """
 
     def inputs(
