@@ -368,6 +368,15 @@ class TestFunctions:
         np.testing.assert_allclose(task.features(x).numpy(), expected, atol=1e-12)
         assert task.feature_count == 7
 
+    @pytest.mark.parametrize("basis", ["fourier", "chebyshev"])
+    @pytest.mark.parametrize("degree", [0, 1, 6])
+    def test_polynomials_have_variance_one(self, basis: Any, degree: int) -> None:
+        task = Polynomials(basis, degree)
+        nodes, weights = np.polynomial.legendre.leggauss(40)  # exact for polynomials; the waves here to 1e-9
+        squares = task.features(torch.tensor(nodes)[:, None]).square().sum(-1)
+        mean = (squares * torch.tensor(weights)).sum().item() / 2
+        assert task.feature_weight_std**2 * mean == pytest.approx(1, abs=1e-9)
+
     def test_fourier_features_are_orthonormal(self) -> None:
         task = Polynomials("fourier", 5)
         x = (2 * torch.arange(64, dtype=torch.float64) / 64 - 1)[:, None]  # equal steps over a period: exact

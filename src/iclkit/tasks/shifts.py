@@ -36,6 +36,7 @@ class Around(RegressionTask):
 
     @property
     def noise_std(self) -> float:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """That of the task within."""
         return self.task.noise_std
 
     def functions(self, episodes: int, generator: torch.Generator | None = None) -> Functions:
@@ -239,6 +240,7 @@ class LabelNoise(Around):
 
     @property
     def noise_std(self) -> float:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """Of both kinds of noise together."""
         return math.hypot(self.task.noise_std, self.std)
 
     def setting(
