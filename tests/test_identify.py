@@ -16,6 +16,7 @@ from iclkit.learners import (
     Averaging,
     BayesLinear,
     GradientDescent,
+    Lasso,
     LeastSquares,
     NearestNeighbors,
     OnePassSGD,
@@ -35,12 +36,13 @@ KNOWN: list[tuple[RegressionLearner, str, dict[str, float]]] = [
     (Ridge(0.25), "ridge", {"penalty": 0.25}),
     (Ridge(3.0), "ridge", {"penalty": 3.0}),
     (BayesLinear(0.5), "ridge", {"penalty": 0.25}),
+    (Lasso(0.05), "Lasso", {"penalty": 0.05}),
     (NearestNeighbors(3), "k-NN", {"k": 3}),
-    (NearestNeighbors(11, "distance"), "k-NN, 1/dist²", {"k": 11}),
+    (NearestNeighbors(11, "distance"), "weighted k-NN", {"k": 11}),
     (GradientDescent(1, 0.4), "GD", {"steps": 1, "rate": 0.4}),
     (GradientDescent(7, 0.13), "GD", {"steps": 7, "rate": 0.13}),
     (GradientDescent(30, 0.05), "GD", {"steps": 30, "rate": 0.05}),
-    (GradientDescent(2, 0.004, "sum"), "GD, summed loss", {"steps": 2, "rate": 0.004}),
+    (GradientDescent(2, 0.004, "sum"), "summed-loss GD", {"steps": 2, "rate": 0.004}),
     (OnePassSGD(0.02), "one-pass SGD", {"rate": 0.02}),
 ]
 

@@ -113,6 +113,12 @@ def ridge(task: RegressionTask, points: int) -> Family:
     return Family("ridge", learners.Ridge, (penalty,), _ridge, note)
 
 
+def lasso(task: RegressionTask, points: int) -> Family:
+    """Least squares with an absolute-value penalty."""
+    note = "penalty α in (1/2n) |y − Xw|² + α |w|₁"
+    return Family("Lasso", learners.Lasso, (Parameter("penalty", log_grid(1e-5, 10, 3)),), note=note)
+
+
 def gradient_descent(task: RegressionTask, points: int) -> Family:
     """Steps of gradient descent on half the mean squared error of the context."""
     parameters = (Parameter("steps", whole_grid(200), whole=True), Parameter("rate", log_grid(1e-3, 10, 8)))
@@ -124,7 +130,7 @@ def summed_descent(task: RegressionTask, points: int) -> Family:
     """Steps of gradient descent on the summed squared error: its rate does not shrink with the context."""
     parameters = (Parameter("steps", whole_grid(200), whole=True), Parameter("rate", log_grid(1e-4, 1, 8)))
     return Family(
-        "GD, summed loss",
+        "summed-loss GD",
         lambda steps, rate: learners.GradientDescent(steps, rate, "sum"),
         parameters,
         lambda spectrum, steps, rate: _geometric(spectrum.values, 2 * rate, steps),
@@ -145,7 +151,7 @@ def neighbors(task: RegressionTask, points: int) -> Family:
 def weighted_neighbors(task: RegressionTask, points: int) -> Family:
     """k nearest neighbours, weighted by 1/distance²."""
     return Family(
-        "k-NN, 1/dist²",
+        "weighted k-NN",
         lambda k: learners.NearestNeighbors(int(k), "distance"),
         (_neighbours(points),),
     )
@@ -159,11 +165,12 @@ FAMILIES: dict[str, Callable[[RegressionTask, int], Family | None]] = {
     "averaging": averaging,
     "least squares": least_squares,
     "ridge": ridge,
+    "Lasso": lasso,
     "one-pass SGD": one_pass_sgd,
     "k-NN": neighbors,
-    "k-NN, 1/dist²": weighted_neighbors,
+    "weighted k-NN": weighted_neighbors,
     "GD": gradient_descent,
-    "GD, summed loss": summed_descent,
+    "summed-loss GD": summed_descent,
 }
 
 

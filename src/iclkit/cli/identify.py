@@ -10,7 +10,7 @@ from iclkit.cli.parser import Parser
 def run(argv: list[str]) -> None:
     parser = Parser(
         "identify",
-        "Which textbook learner predicts most nearly what a learner predicts, with its fitted parameter: ridge's "
+        "Which textbook learner predicts most nearly what a learner does, with its fitted parameter: ridge's "
         "penalty, number and rate of gradient steps, number of neighbours, ...",
     )
     parser.add_argument(
