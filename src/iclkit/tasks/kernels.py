@@ -35,7 +35,7 @@ def _matern52(a: Tensor, b: Tensor, length_scale: float, period: float) -> Tenso
 
 
 def _periodic(a: Tensor, b: Tensor, length_scale: float, period: float) -> Tensor:
-    # The chord of an angle t on the circle of radius 1 is 2 sin(t/2), so this is "rbf" on a circle a coordinate.
+    # The chord of an angle t on the unit circle is 2 sin(t/2), so this is "rbf" on one circle a coordinate.
     def circles(x: Tensor) -> Tensor:
         angle = 2 * math.pi / period * x
         return torch.cat([angle.cos(), angle.sin()], -1)
