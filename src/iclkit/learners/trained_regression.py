@@ -60,7 +60,7 @@ class TrainedRegressor(RegressionLearner):
     allow_longer: bool = False
 
     def __post_init__(self) -> None:
-        if self.allow_longer and self.network.positions is not None:
+        if self.allow_longer and self.network.tokens.positions is not None:
             raise UserError(
                 f"{self.name or 'this network'} has learned positions for contexts of up to "
                 f"{self.network.max_points} pairs; it cannot take longer ones"

@@ -15,6 +15,7 @@ from iclkit.regression.network import InContextRegressor
 from iclkit.training.seeds import mix
 
 
+@dataclass(frozen=True, kw_only=True)
 class NetworkConfig(ABC):
     """The arguments of one class of networks. Members are frozen dataclasses with that class's defaults."""
 
@@ -67,14 +68,19 @@ class RegressorConfig(NetworkConfig):
     max_points: int = 40
     backbone: Literal["transformer", "lstm", "gru"] = "transformer"
     tokens: Literal["interleaved", "joined"] = "interleaved"
-    attention: Literal["softmax", "linear", "kernel"] = "softmax"
+    attention: Literal["softmax", "linear", "kernel", "gaussian"] = "softmax"
     norm: bool = True
     causal: bool = True
     tied: bool = False
     positions: Literal["none", "learned"] = "none"
-    embedding: Literal["linear", "identity"] = "linear"
+    embedding: Literal["linear", "identity", "features"] = "linear"
     bias: bool = True
     components: int = 0
+    head_width: int | None = None
+    merged: bool = False
+    query_sees_itself: bool = True
+    damping: float = 1.0
+    init_std: float | None = None
 
     def make(self) -> InContextRegressor:
         return InContextRegressor(**dataclasses.asdict(self))

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from iclkit.networks import MergedAttention
 from iclkit.training.muon import Muon
 from iclkit.training.recipe import OptimizerConfig
 
@@ -32,7 +33,14 @@ class Optimizers:
 
     def __init__(self, network: nn.Module, config: OptimizerConfig) -> None:
         parameters = dict(network.named_parameters())
-        inner = {name for name, p in parameters.items() if p.ndim == 2 and ".blocks." in f".{name}"}
+        # The merged matrices of linear attention are coefficients of e e', of which most stay zero: to level
+        # their singular values would fill them.
+        merged = {p for m in network.modules() if isinstance(m, MergedAttention) for p in m.parameters()}
+        inner = {
+            name
+            for name, p in parameters.items()
+            if p.ndim == 2 and ".blocks." in f".{name}" and p not in merged
+        }
         parts: list[_Part] = []
 
         def add(kind: Callable[..., Any], names: list[str], rate: float, **arguments: Any) -> None:

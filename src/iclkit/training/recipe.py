@@ -28,7 +28,7 @@ class OptimizerConfig:
 
     Args:
         name: "adamw"; "adam" (weight decay added to the gradient, as published); or "muon" (Muon for the weight
-            matrices of the transformer's blocks, AdamW for everything else).
+            matrices of the transformer's blocks, but for merged ones; AdamW for everything else).
         rate: Learning rate of Adam or AdamW.
         matrix_rate: Learning rate of Muon.
         weight_decay: Weight decay of Adam and AdamW. AdamW decays matrices alone; Adam, as published, all.

@@ -1,0 +1,239 @@
+"""Recipes of regressors at a size that one processor core trains in twenty minutes or less."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Iterable
+from typing import Any
+
+from iclkit.regression.objectives import MixtureLikelihood, SquaredError
+from iclkit.tasks import (
+    DecisionTrees,
+    GaussianProcesses,
+    LinearPool,
+    LinearRegression,
+    NoiseLevels,
+    QuadraticRegression,
+    RegressionTask,
+    ReluNetworks,
+    SineCurves,
+    SparseLinearRegression,
+    TaskMixture,
+    VariableDimension,
+)
+from iclkit.training.curriculum import Curriculum
+from iclkit.training.network_config import RegressorConfig
+from iclkit.training.recipe import OptimizerConfig, Recipe, Schedule
+
+
+def _regressor(name: str, task: RegressionTask, points: int, steps: int, **changes: Any) -> Recipe:
+    """The common ground: what trains a softmax transformer over interleaved tokens fastest."""
+    network = RegressorConfig(
+        dim=task.dim, width=64, layers=6, heads=4, max_points=points - 1, positions="learned"
+    )
+    settings: dict[str, Any] = {
+        # The same minimum as that of the noisy targets, and less variance on the way there.
+        "objective": SquaredError(labels="law"),
+        "network": network,
+        "optimizer": OptimizerConfig(name="muon", rate=2e-3, matrix_rate=2e-2, betas=(0.9, 0.98)),
+        "schedule": Schedule(warmup=0.01, shape="linear"),
+        "episodes": 64,
+        "checkpoint_every": 250,
+        **changes,
+    }
+    return Recipe(name=name, task=task, points=points, steps=steps, **settings)
+
+
+def _linear(name: str, ratio: float) -> Recipe:
+    """Linear functions with weights of variance 1 and noise of variance `ratio`."""
+    return _regressor(name, LinearRegression(dim=8, noise_std=math.sqrt(ratio)), points=21, steps=5000)
+
+
+def linear() -> Recipe:
+    """Noiseless linear functions, d = 8: a learner close to least squares."""
+    return _linear("linear", 0)
+
+
+def linear_noise_1_16() -> Recipe:
+    """Linear functions, d = 8, with noise of 1/16 of the weights' variance: close to ridge with λ = 1/16."""
+    return _linear("linear-noise-1-16", 1 / 16)
+
+
+def linear_noise_1_9() -> Recipe:
+    """Linear functions, d = 8, with noise of 1/9 of the weights' variance: close to ridge with λ = 1/9."""
+    return _linear("linear-noise-1-9", 1 / 9)
+
+
+def linear_noise_1_4() -> Recipe:
+    """Linear functions, d = 8, with noise of 1/4 of the weights' variance: close to ridge with λ = 1/4."""
+    return _linear("linear-noise-1-4", 1 / 4)
+
+
+def linear_noise_4_9() -> Recipe:
+    """Linear functions, d = 8, with noise of 4/9 of the weights' variance: close to ridge with λ = 4/9."""
+    return _linear("linear-noise-4-9", 4 / 9)
+
+
+def linear_garg() -> Recipe:
+    """The network and data of `linear`, trained as Garg et al. do: to measure what the training adds.
+
+    Adam at 1e-4 and a curriculum from 5 coordinates and 11 points, one and two more every 2000 updates; targets
+    as labels (without noise they are the law's); weights start with a standard deviation of 0.02, as GPT-2's.
+    """
+    recipe = linear()
+    return dataclasses.replace(
+        recipe,
+        name="linear-garg",
+        objective=SquaredError(),
+        network=dataclasses.replace(recipe.network, init_std=0.02),
+        optimizer=OptimizerConfig(name="adam", rate=1e-4, clip=None),
+        schedule=Schedule(warmup=0.0, shape="constant"),
+        curriculum=Curriculum(dim=5, points=11, every=2000),
+        steps=100_000,
+        checkpoint_every=2000,
+        log_every=100,
+    )
+
+
+def sparse() -> Recipe:
+    """Linear functions with 2 of 10 weights not zero: a learner that beats least squares, as Lasso does."""
+    return _regressor("sparse", SparseLinearRegression(dim=10, nonzero=2), points=21, steps=5000)
+
+
+def relu_network() -> Recipe:
+    """Two-layer ReLU networks of 100 hidden units, d = 5."""
+    return _regressor("relu-network", ReluNetworks(dim=5), points=41, steps=3000)
+
+
+def decision_tree() -> Recipe:
+    """Decision trees of depth 3, d = 5."""
+    return _regressor("decision-tree", DecisionTrees(dim=5, depth=3), points=41, steps=3000)
+
+
+def sine() -> Recipe:
+    """Sine curves by linear attention behind a perceptron: gradient descent on learned features."""
+    return Recipe(
+        name="sine",
+        # Amplitudes as in the text of von Oswald et al.; see `sine_published` for the conflict.
+        task=SineCurves(),
+        objective=SquaredError(),
+        network=RegressorConfig(
+            dim=1,
+            width=65,
+            layers=1,
+            heads=1,
+            mlp_ratio=0,
+            max_points=20,
+            tokens="joined",
+            attention="linear",
+            norm=False,
+            embedding="features",
+        ),
+        optimizer=OptimizerConfig(name="adam", rate=3e-3, clip=1.0),
+        schedule=Schedule(warmup=0.01, shape="linear"),
+        episodes=256,
+        points=21,
+        steps=5000,
+        checkpoint_every=500,
+    )
+
+
+def _lsa(name: str, steps: int, **network: Any) -> Recipe:
+    """Linear self-attention on linear functions with d = N = 10; the matrices merged, from a balanced start."""
+    return Recipe(
+        name=name,
+        # The code's inputs, not the text's: see `lsa_published`.
+        task=LinearRegression(dim=10, inputs_law="uniform", half_width=0.5),
+        objective=SquaredError(positions="last"),
+        network=RegressorConfig(
+            dim=10,
+            width=11,
+            heads=1,
+            mlp_ratio=0,
+            max_points=10,
+            tokens="joined",
+            attention="linear",
+            norm=False,
+            causal=False,
+            embedding="identity",
+            bias=False,
+            merged=True,
+            **network,
+        ),
+        optimizer=OptimizerConfig(name="adam", rate=1e-2, betas=(0.9, 0.98), clip=10.0),
+        schedule=Schedule(warmup=0.0, shape="linear"),
+        episodes=2048,
+        points=11,
+        steps=steps,
+        checkpoint_every=500,
+    )
+
+
+def lsa() -> Recipe:
+    """One layer of linear self-attention: converges to one step of gradient descent with the best rate.
+
+    Merged matrices and balanced start as in Zhang, Frei and Bartlett (2023), section 3, on the data of von
+    Oswald et al. (2022): in seconds what takes the four separate matrices much longer to leave their small
+    start.
+    """
+    return _lsa("lsa", 4000, layers=1)
+
+
+def lsa_recurrent() -> Recipe:
+    """Two layers of linear self-attention with the same weights: better than two steps of gradient descent."""
+    return _lsa("lsa-recurrent", 4000, layers=2, tied=True)
+
+
+def pool() -> Recipe:
+    """A finite pool of noisy linear functions, d = 8: a learner that memorises the pool if it is small.
+
+    Its size M is `--task.size`; `pool_sweep` makes the recipes of many sizes.
+    """
+    task = LinearPool(size=64, dim=8, noise_std=0.5)
+    # Targets as labels and Adam's decay as little as in the paper: here the training itself is the subject.
+    return _regressor("pool", task, points=17, steps=5000, objective=SquaredError())
+
+
+def pool_sweep(recipe: Recipe, exponents: Iterable[int]) -> list[Recipe]:
+    """One recipe on pools of 2^k members for each k, under the name "NAME-2^k".
+
+    Raises:
+        UserError: A size that no pool has.
+    """
+    task: Any = recipe.task
+    return [
+        dataclasses.replace(recipe, name=f"{recipe.name}-2^{k}", task=dataclasses.replace(task, size=2**k))
+        for k in exponents
+    ]
+
+
+def general() -> Recipe:
+    """A density of y for small tables of up to 8 columns in any units: a mixture of all kinds of functions."""
+    dim = 8
+    smooth = [
+        NoiseLevels(VariableDimension(task, correlated=True), least=0.01 * scale, most=scale)
+        for task, scale in (
+            (LinearRegression(dim=dim), math.sqrt(dim)),
+            (SparseLinearRegression(dim=dim, nonzero=2), math.sqrt(2)),
+            (QuadraticRegression(dim=dim), math.sqrt(dim)),
+            (ReluNetworks(dim=dim), math.sqrt(dim)),
+            (GaussianProcesses(dim=dim, length_scale=1.0, noise_std=0.0), 1.0),
+            (GaussianProcesses(dim=dim, length_scale=3.0, noise_std=0.0), 1.0),
+            (DecisionTrees(dim=dim, depth=3), 1.0),
+        )
+    ]
+    task = TaskMixture(tuple(smooth))
+    return _regressor(
+        "general",
+        task,
+        points=65,
+        steps=4000,
+        objective=MixtureLikelihood(units="context"),
+        # Joined tokens without positions: rows of a table have no order.
+        network=RegressorConfig(
+            dim=dim, width=96, layers=6, heads=6, max_points=64, tokens="joined", components=5
+        ),
+        standardise=True,
+        pads=True,
+    )
