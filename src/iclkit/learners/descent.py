@@ -47,17 +47,11 @@ class GradientDescent(LinearLearner):
     input_moments: tuple[float, float] = (1.0, 3.0)
 
     def __post_init__(self) -> None:
-        if self.steps < 1:
-            raise UserError(f"steps must be at least 1, given {self.steps}")
+        check_rates("rate", self.rate, self.steps)
         if self.loss not in ("mean", "sum"):
             raise unknown("loss", str(self.loss), ("mean", "sum"))
         if self.rate is None and self.loss == "sum":
             raise UserError('the best rate is known for loss "mean" alone; give a rate, or loss "mean"')
-        if isinstance(self.rate, Sequence) and len(self.rate) != self.steps:
-            raise UserError(f"rate must be one number or {self.steps}, given {len(self.rate)}")
-        rates = self.rate if isinstance(self.rate, Sequence) else [self.rate]
-        if not all(rate is None or 0 < rate < float("inf") for rate in rates):
-            raise UserError(f"rate must be positive, given {self.rate}")
 
     def _weights(self, x: Tensor, y: Tensor, prefixes: list[int]) -> Tensor:
         # In float64, for powers of a matrix with eigenvalues near 1 add up what they round.
@@ -120,6 +114,26 @@ class OnePassSGD(LinearLearner):
         return sums_before(updates * x, prefixes)
 
 
+def check_rates(name: str, rates: float | tuple[float, ...] | None, steps: int) -> None:
+    """Refuse numbers of steps and rates that are not positive.
+
+    Args:
+        name: What the rates are called.
+        rates: One for all steps, or one for each; None for those that the learner finds itself.
+        steps: How many steps.
+
+    Raises:
+        UserError: Fewer than one step, a rate that is not positive, more or fewer rates than steps.
+    """
+    if steps < 1:
+        raise UserError(f"steps must be at least 1, given {steps}")
+    several = rates if isinstance(rates, Sequence) else [] if rates is None else [rates]
+    if isinstance(rates, Sequence) and len(rates) != steps:
+        raise UserError(f"{name} must be one number or {steps}, one a step, given {len(rates)}")
+    if not all(0 < rate < float("inf") for rate in several):
+        raise UserError(f"{name} must be positive, given {rates}")
+
+
 def best_rate(
     points: Float[Tensor, " P"] | float, dim: int, second: float = 1.0, fourth: float = 3.0
 ) -> Float[Tensor, " P"]:
@@ -139,7 +153,7 @@ def best_rate(
     Returns:
         η*, one for each n. For N(0, I) it is n/(n + d + 1).
 
-    Source: von Oswald et al. (2022), appendix A.2 find it by line search; the closed form is derived above.
+    Source: von Oswald et al. (2022), section 3, find it by line search; the closed form is derived above.
     """
     points = torch.as_tensor(points, dtype=torch.float64)
     expected = (fourth + (dim - 1) * second**2) / points + (1 - 1 / points) * second**2

@@ -1,4 +1,4 @@
-"""Ridge regression and its Bayesian reading, at every prefix from one Cholesky factor."""
+"""Ridge regression and its Bayesian reading, at every prefix from one triangular factor."""
 
 from __future__ import annotations
 
@@ -12,6 +12,9 @@ from iclkit.errors import UserError
 from iclkit.learners.least_squares import LeastSquares
 from iclkit.learners.prefixes import sums_before
 from iclkit.learners.regression import LinearLearner, ProbabilisticLearner
+
+# Penalties below this part of the largest ‖x‖² would lose digits in a product X Xᵀ (some 1e-10 are lost here).
+_SMALL = 1e-6
 
 
 @dataclass(frozen=True)
@@ -38,8 +41,7 @@ class Ridge(LinearLearner):
         if self.penalty == 0:
             return LeastSquares()._weights(x, y, prefixes)
         seen = max(prefixes)
-        factor = gram_factor(x[:, :seen], self.penalty)
-        return ridge_weights(factor, x[:, :seen], y[:, :seen], prefixes).to(x.dtype)
+        return weights_from(*factor(x[:, :seen], self.penalty), y[:, :seen], prefixes).to(x.dtype)
 
 
 @dataclass(frozen=True)
@@ -70,32 +72,41 @@ class BayesLinear(LinearLearner, ProbabilisticLearner):
         return Ridge((self.noise_std / self.weight_std) ** 2)._weights(x, y, prefixes)
 
     def _distribution(self, x: Tensor, y: Tensor) -> torch.distributions.Normal:
-        factor = gram_factor(x, (self.noise_std / self.weight_std) ** 2)
-        weights = ridge_weights(factor, x, y, list(range(x.shape[1])))
-        std = self.weight_std * factor.diagonal(dim1=-2, dim2=-1)
+        lower, features = factor(x, (self.noise_std / self.weight_std) ** 2)
+        weights = weights_from(lower, features, y, list(range(x.shape[1])))
+        std = self.weight_std * lower.diagonal(dim1=-2, dim2=-1).abs()
         return torch.distributions.Normal(
             (weights * x).sum(-1).to(x.dtype), std.to(x.dtype), validate_args=False
         )
 
 
-def gram_factor(x: Float[Tensor, "B N d"], penalty: float) -> Float[Tensor, "B N N"]:
-    """The Cholesky factor L of X Xᵀ + λI, in float64.
+def factor(x: Float[Tensor, "B N d"], penalty: float) -> tuple[Float[Tensor, "B N N"], Float[Tensor, "B N d"]]:
+    """The factor L of X Xᵀ + λI = L Lᵀ and V = L⁻¹ X, in float64.
 
-    Its leading blocks are the factors of the leading blocks, so it serves every prefix. The conditional
-    variance of y_n given the targets before it, under y ~ N(0, X Xᵀ + λI), is L_nn².
+    Row n of both needs the first n points alone, and the leading blocks of L are the factors of the leading
+    blocks: so one factor serves every prefix. Under y ~ N(0, X Xᵀ + λI) the variance of y_n given the targets
+    before it is L_nn².
     """
     x = x.double()
-    noise = penalty * torch.eye(x.shape[1], dtype=x.dtype, device=x.device)
-    return torch.linalg.cholesky(x @ x.mT + noise)
+    noise = torch.eye(x.shape[1], dtype=x.dtype, device=x.device)
+    if x.numel() == 0 or penalty > _SMALL * x.square().sum(-1).max():
+        lower = torch.linalg.cholesky(x @ x.mT + penalty * noise)
+        return lower, torch.linalg.solve_triangular(lower, x, upper=False)
+    # A product X Xᵀ would lose a small penalty. With [Xᵀ; √λ I] = Q R it is RᵀR that is X Xᵀ + λI, and the
+    # upper part of Q is Xᵀ R⁻¹: exact to rounding for every λ, in some five times the time.
+    q, r = torch.linalg.qr(torch.cat([x.mT, penalty**0.5 * noise.expand(len(x), -1, -1)], 1))
+    return r.mT, q[:, : x.shape[-1]].mT
 
 
-def ridge_weights(
-    factor: Float[Tensor, "B N N"], x: Float[Tensor, "B N d"], y: Float[Tensor, "B N"], prefixes: list[int]
+def weights_from(
+    lower: Float[Tensor, "B N N"],
+    features: Float[Tensor, "B N d"],
+    y: Float[Tensor, "B N"],
+    prefixes: list[int],
 ) -> Float[Tensor, "B P d"]:
-    """Ridge weights after each prefix.
+    """Ridge weights after each prefix, from L and V.
 
-    w_n = X_nᵀ (X_n X_nᵀ + λI)⁻¹ y_n = (L_n⁻¹ X_n)ᵀ (L_n⁻¹ y_n) = Σ_{j<n} z_j v_j, with V = L⁻¹ X and z = L⁻¹ y,
-    whose first n rows need the first n pairs alone.
+    w_n = X_nᵀ (X_n X_nᵀ + λI)⁻¹ y_n = (L_n⁻¹ X_n)ᵀ (L_n⁻¹ y_n) = Σ_{j<n} z_j v_j, with z = L⁻¹ y.
     """
-    both = torch.linalg.solve_triangular(factor, torch.cat([x, y[..., None]], -1).double(), upper=False)
-    return sums_before(both[..., :-1] * both[..., -1:], prefixes)
+    z = torch.linalg.solve_triangular(lower, y[..., None].double(), upper=False)
+    return sums_before(z * features, prefixes)
