@@ -172,8 +172,8 @@ class Comparison:
         curves: list[tuple[str, str, str, Interval]] = []
         for i, name in enumerate(self.names):
             curves.append(("error", name, "truth", self.error(name).interval()))
-            if self.reference is not None and name != self.reference:
-                curves.append(("risk ratio", name, self.reference, self.bayes_ratio(name)))
+            if self.reference not in (None, name) and self.task.noise_std > 0:
+                curves.append(("risk ratio", name, BAYES, self.bayes_ratio(name)))
             curves += [
                 ("squared prediction difference", name, other, self.spd(name, other).interval())
                 for other in self.names[i + 1 :]

@@ -11,6 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from iclkit.analysis.compare import BAYES, Comparison
+from iclkit.analysis.interpolation import Interpolation
 from iclkit.analysis.intervals import Curve
 from iclkit.analysis.naming import written
 from iclkit.analysis.shifts import UNSHIFTED, ShiftComparison
@@ -101,6 +102,32 @@ def shifts_figure(found: ShiftComparison, columns: int = 5) -> Figure:
     return figure
 
 
+def interpolation_figure(lines: Mapping[str, Interpolation], ends: tuple[str, str]) -> Figure:
+    """Losses along straight lines between networks.
+
+    Args:
+        lines: Interpolations by name ("as trained", "scale matched").
+        ends: What the networks at fraction 0 and 1 are.
+    """
+    figure = Figure(figsize=(7.2, 4.6), dpi=_DPI, layout="constrained")
+    axes = figure.add_subplot()
+    highest = 0.0
+    for (name, line), colour in zip(lines.items(), COLOURS, strict=False):
+        interval = line.interval()
+        axes.fill_between(line.fractions, interval.low, interval.high, color=colour, alpha=0.15, linewidth=0)
+        axes.plot(line.fractions, interval.mean, color=colour, linewidth=2, label=name)
+        highest = max(highest, float(interval.high.max()))
+    axes.set(xlim=(0, 1), ylim=(0, 1.08 * highest))
+    axes.set_xticks([0, 0.25, 0.5, 0.75, 1], [ends[0], "¼", "½", "¾", ends[1]])
+    axes.set_xlabel("between the networks", size=11.5, color=INK)
+    axes.set_ylabel("squared error", size=11.5, color=INK)
+    axes.set_title("Loss along the straight line; bands: 95 % intervals", size=12, color=INK, loc="left")
+    axes.legend(frameon=False, fontsize=10.5, labelcolor=INK)
+    axes.tick_params(labelsize=10.5, colors=INK, length=3)
+    _frame(axes)
+    return figure
+
+
 def line_styles(names: Sequence[str]) -> dict[str, Style]:
     """How the lines of learners are drawn: the first in heavy ink, Bayes dashed and grey."""
     styles: dict[str, Style] = {}
@@ -125,19 +152,23 @@ def draw_curves(axes: Axes, lines: Mapping[str, Curve], styles: Mapping[str, Sty
         axes.fill_between(curve.context_sizes, low, high, **band)
         # The first is judged, so it lies on top of what it is like.
         axes.plot(curve.context_sizes, mean, **style, zorder=4 - order / len(lines))
-    axes.grid(axis="y", color=_GRID, linewidth=0.8)
-    axes.set_axisbelow(True)
+    _frame(axes)
     sizes = [n for curve in lines.values() for n in curve.context_sizes]
     margin = 0.01 * max(1, max(sizes))
     axes.set_xlim(min(sizes) - margin, max(sizes) + margin)
-    for side in ("top", "right"):
-        axes.spines[side].set_visible(False)
 
 
 def draw_signal(axes: Axes, comparison: Comparison) -> None:
     """A dotted line at what predicting 0 costs."""
     signal = _signal(comparison)
     axes.axhline(signal, color=_BAYES, linewidth=1.0, linestyle=(0, (1, 2)), zorder=1)
+
+
+def _frame(axes: Axes) -> None:
+    axes.grid(axis="y", color=_GRID, linewidth=0.8)
+    axes.set_axisbelow(True)
+    for side in ("top", "right"):
+        axes.spines[side].set_visible(False)
 
 
 def _signal(comparison: Comparison) -> float:

@@ -1,0 +1,198 @@
+"""The loss along the straight line between two networks: whether they are one solution or two.
+
+Networks that compute the same need not have the same weights. In linear attention W_KQ may trade a factor with
+W_PV; `match_scale` takes it out before the line is drawn.
+"""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from iclkit.analysis.intervals import Curve, Interval
+from iclkit.analysis.table import Table
+from iclkit.errors import UserError
+from iclkit.networks import WEIGHTINGS, Attention, BlockConfig, MergedAttention
+from iclkit.tasks import RegressionTask
+
+
+@dataclass(frozen=True)
+class Interpolation:
+    """Losses along the line (1 - t) a + t b.
+
+    Args:
+        fractions: The t, from 0 to 1.
+        losses: Squared errors by episode; column i belongs to fraction i.
+    """
+
+    fractions: tuple[float, ...]
+    losses: Curve
+
+    def interval(self, level: float = 0.95) -> Interval:
+        """Mean losses with their bootstrap intervals, by fraction."""
+        return self.losses.interval(level)
+
+    def barrier(self, level: float = 0.95) -> Interval:
+        """The most by which the loss exceeds the straight line between its ends: 0 where nothing lies between.
+
+        The place of the largest excess is chosen on all episodes, the interval is that of the excess there.
+        """
+        t = torch.tensor(self.fractions, dtype=torch.float64)
+        values = self.losses.values.double().cpu()
+        excess = values - (1 - t) * values[:, :1] - t * values[:, -1:]
+        place = int(excess.mean(0).argmax())
+        return Curve((0,), excess[:, place : place + 1]).interval(level)[0]
+
+    def table(self) -> Table:
+        """Mean loss and 95 % interval by fraction."""
+        interval = self.interval()
+        rows = [
+            [f"{t:.2f}", f"{interval.mean[i]:.4g}", f"{interval.low[i]:.4g} to {interval.high[i]:.4g}"]
+            for i, t in enumerate(self.fractions)
+        ]
+        return Table(["fraction", "squared error", "95 % interval"], rows)
+
+
+def interpolate(
+    a: Any,
+    b: Any,
+    task: RegressionTask,
+    points: int = 11,
+    episodes: int = 512,
+    generator: torch.Generator | None = None,
+    steps: int = 21,
+    last: bool = True,
+    match: bool = False,
+) -> Interpolation:
+    """Squared error on fresh episodes of networks on the line between two.
+
+    Args:
+        a: A network (x, y) -> predictions, or a trained learner.
+        b: Another of the same shape.
+        task: Where the episodes come from.
+        points: Points of each episode.
+        episodes: How many episodes; the same all along the line.
+        generator: Source of randomness.
+        steps: Networks on the line, both ends included.
+        last: Whether the error is that of the last point alone, not the mean over all.
+        match: Whether to match the scales of linear attention first; see `match_scale`.
+
+    Returns:
+        Squared errors. Von Oswald et al. state half of that.
+
+    Raises:
+        UserError: Networks of two shapes, or fewer than two steps.
+
+    Source: von Oswald et al. (2022), figure 2 and appendix A.
+    """
+    if steps < 2:
+        raise UserError(f"steps must be at least 2, both ends of the line, given {steps}")
+    first, second = (match_scale(a, b), merged(_network(b))) if match else (_network(a), _network(b))
+    start, end = (
+        {name: weight.detach() for name, weight in network.named_parameters()} for network in (first, second)
+    )
+    _check_shapes(start, end)
+    weight = next(iter(start.values()))
+    x, y = (part.to(weight) for part in task.sample(episodes, points, generator))
+    fractions = torch.linspace(0, 1, steps, dtype=torch.float64).tolist()
+    losses = []
+    with torch.no_grad():
+        for t in fractions:
+            between = {name: torch.lerp(start[name], end[name], t) for name in start}
+            predictions = torch.func.functional_call(first, between, (x, y)).reshape(*y.shape, -1)[..., 0]
+            error = (predictions - y).double().square()
+            losses.append(error[:, -1] if last else error.mean(1))
+    return Interpolation(tuple(fractions), Curve(tuple(range(steps)), torch.stack(losses, 1)))
+
+
+def match_scale(network: Any, target: Any) -> nn.Module:
+    """A copy of a network that computes the same, with the sizes of its attention matrices as in another.
+
+    In linear attention f = E + W_PV E (Eᵀ W_KQ E) / n, the matrices c W_KQ and W_PV / c compute the same for any
+    c. In each layer c makes ‖W_KQ‖ / ‖W_PV‖ that of the other network, and its sign the same way round.
+
+    Args:
+        network: The network to copy, with linear attention of one head and without biases in it.
+        target: Another of the same shape.
+
+    Raises:
+        UserError: Other kinds of attention, whose scale is not free; networks of two shapes.
+    """
+    found, wanted = merged(_network(network)), merged(_network(target))
+    _check_shapes(dict(found.named_parameters()), dict(wanted.named_parameters()))
+    with torch.no_grad():
+        for own, other in zip(_layers(found), _layers(wanted), strict=True):
+            ratios = [m.key_query.weight.norm() / m.value_out.weight.norm() for m in (own, other)]
+            turned = (own.key_query.weight * other.key_query.weight).sum() < 0
+            factor = (ratios[1] / ratios[0]).sqrt() * (-1 if turned else 1)
+            if not (factor.isfinite() and factor != 0):
+                raise UserError(
+                    "a layer's attention is zero, so its scale cannot be matched; train the network"
+                )
+            own.key_query.weight *= factor
+            own.value_out.weight /= factor
+    return found
+
+
+def merged(network: nn.Module) -> nn.Module:
+    """A copy of a network whose linear attention has the matrices W_KQ = W_Kᵀ W_Q and W_PV = W_O W_V.
+
+    The four matrices may trade whole changes of basis, the two a factor alone.
+
+    Raises:
+        UserError: Attention that is not linear, has several heads or biases.
+    """
+    network = copy.deepcopy(network)
+    for parent in list(network.modules()):
+        for name, attention in list(parent.named_children()):
+            if not isinstance(attention, Attention):
+                continue
+            if not isinstance(attention.weighting, type(WEIGHTINGS["linear"])):
+                raise UserError(
+                    f"the scale is free in linear attention alone, given {type(attention.weighting).__name__}; "
+                    "interpolate without matching it"
+                )
+            if not isinstance(attention, MergedAttention):
+                setattr(parent, name, _merge(attention))
+    if not _layers(network):
+        raise UserError(f"{type(network).__name__} has no attention whose scale could be matched")
+    return network
+
+
+def _merge(attention: Attention) -> MergedAttention:
+    if attention.heads != 1 or attention.qkv.bias is not None:
+        raise UserError(
+            "attention of several heads or with biases is no two matrices; interpolate without matching"
+        )
+    key_query, value_out = attention.kq()[0], attention.pv()[0]
+    config = BlockConfig(len(key_query), 1, bias=False, weighting="linear", own=attention.own, merged=True)
+    with torch.device("meta"):  # no memory, and no numbers from the global generator
+        found = MergedAttention(config)
+    found.key_query.weight = nn.Parameter(key_query.detach().clone())
+    found.value_out.weight = nn.Parameter(value_out.detach().clone())
+    return found
+
+
+def _layers(network: nn.Module) -> list[MergedAttention]:
+    return [module for module in network.modules() if isinstance(module, MergedAttention)]
+
+
+def _network(value: Any) -> nn.Module:
+    network = getattr(value, "network", value)
+    if not isinstance(network, nn.Module):
+        raise UserError(
+            f"weights are interpolated of networks or trained learners, given {type(value).__name__}"
+        )
+    return network
+
+
+def _check_shapes(a: dict[str, Float[Tensor, ...]], b: dict[str, Float[Tensor, ...]]) -> None:
+    shapes = [{name: tuple(weight.shape) for name, weight in weights.items()} for weights in (a, b)]
+    if shapes[0] != shapes[1]:
+        odd = sorted(dict(shapes[0].items() ^ shapes[1].items()))
+        raise UserError(f"both networks must have the same weights; they differ in {', '.join(odd[:3])}")
