@@ -6,8 +6,11 @@ from iclkit.learners.averaging import Averaging, Zero
 from iclkit.learners.base import DensityLearner, Predictive
 from iclkit.learners.bayes import bayes
 from iclkit.learners.classical import GaussianMixtureLearner, KernelDensityLearner
+from iclkit.learners.curvature import GradientDescentPlusPlus, Newton
 from iclkit.learners.descent import GradientDescent, OnePassSGD
 from iclkit.learners.enumeration import EnumerationBayes
+from iclkit.learners.gaussian_process import GaussianProcess
+from iclkit.learners.lasso import Lasso
 from iclkit.learners.latent_smc import LatentSMC
 from iclkit.learners.least_squares import LeastSquares
 from iclkit.learners.mixture_filter import MixtureFilter
@@ -32,7 +35,11 @@ REGRESSION_LEARNERS: dict[str, Callable[[], RegressionLearner]] = {
     "Ridge": lambda: Ridge(0.1),
     "BayesLinear": lambda: BayesLinear(0.5),
     "GradientDescent": lambda: GradientDescent(1),
+    "GradientDescentPlusPlus": GradientDescentPlusPlus,
+    "Newton": lambda: Newton(4),
     "OnePassSGD": lambda: OnePassSGD(0.01),
+    "GaussianProcess": GaussianProcess,
+    "Lasso": lambda: Lasso(0.1),
 }
 
 __all__ = [
@@ -43,14 +50,18 @@ __all__ = [
     "DensityLearner",
     "EnumerationBayes",
     "GaussianMixtureLearner",
+    "GaussianProcess",
     "GradientDescent",
+    "GradientDescentPlusPlus",
     "KernelDensityLearner",
+    "Lasso",
     "LatentSMC",
     "LeastSquares",
     "LinearLearner",
     "MixtureFilter",
     "MixturePredictive",
     "NearestNeighbors",
+    "Newton",
     "OnePassSGD",
     "PoolBayes",
     "Predictive",
