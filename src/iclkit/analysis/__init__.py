@@ -1,21 +1,36 @@
 """Compare learners with references and with each other, by context size, with intervals."""
 
 from iclkit.analysis.calibration import Calibration, calibrate
+from iclkit.analysis.compare import Comparison
 from iclkit.analysis.density import CONTEXT_SIZES, Divergence, kl_by_context, log_likelihood_by_context
+from iclkit.analysis.distances import excess_risk, spd
+from iclkit.analysis.interpolation import interpolate, match_scale
 from iclkit.analysis.intervals import Curve, Interval
+from iclkit.analysis.linear_weights import ilwd
+from iclkit.analysis.sensitivities import gradient_alignment, sensitivity_difference
+from iclkit.analysis.shifts import compare_shifts
 from iclkit.analysis.two_sample import classifier_test, energy_distance, mmd, mode_shares
 
 __all__ = [
     "CONTEXT_SIZES",
     "Calibration",
+    "Comparison",
     "Curve",
     "Divergence",
     "Interval",
     "calibrate",
     "classifier_test",
+    "compare_shifts",
     "energy_distance",
+    "excess_risk",
+    "gradient_alignment",
+    "ilwd",
+    "interpolate",
     "kl_by_context",
     "log_likelihood_by_context",
+    "match_scale",
     "mmd",
     "mode_shares",
+    "sensitivity_difference",
+    "spd",
 ]

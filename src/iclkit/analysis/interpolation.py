@@ -113,7 +113,7 @@ def interpolate(
 def match_scale(network: Any, target: Any) -> nn.Module:
     """A copy of a network that computes the same, with the sizes of its attention matrices as in another.
 
-    In linear attention f = E + W_PV E (Eᵀ W_KQ E) / n, the matrices c W_KQ and W_PV / c compute the same for any
+    In linear attention f = E + W_PV E (Eᵀ W_KQ E) / n, c W_KQ and W_PV / c compute the same for any number
     c. In each layer c makes ‖W_KQ‖ / ‖W_PV‖ that of the other network, and its sign the same way round.
 
     Args:
