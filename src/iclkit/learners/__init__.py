@@ -16,6 +16,7 @@ from iclkit.learners.least_squares import LeastSquares
 from iclkit.learners.mixture_filter import MixtureFilter
 from iclkit.learners.mixture_predictive import MixturePredictive
 from iclkit.learners.nearest_neighbors import NearestNeighbors
+from iclkit.learners.on_features import OnFeatures, ProbabilisticOnFeatures
 from iclkit.learners.pool import PoolBayes
 from iclkit.learners.regression import (
     CallableLearner,
@@ -62,10 +63,12 @@ __all__ = [
     "MixturePredictive",
     "NearestNeighbors",
     "Newton",
+    "OnFeatures",
     "OnePassSGD",
     "PoolBayes",
     "Predictive",
     "ProbabilisticLearner",
+    "ProbabilisticOnFeatures",
     "RegressionLearner",
     "Ridge",
     "Zero",

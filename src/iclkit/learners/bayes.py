@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, overload
 
 from iclkit.errors import UserError
 from iclkit.learners.base import DensityLearner
@@ -11,7 +11,16 @@ from iclkit.learners.conjugate import DirichletWeights, KnownIsotropic, NormalIn
 from iclkit.learners.latent_smc import LatentSMC
 from iclkit.learners.mixture_filter import MixtureFilter
 from iclkit.learners.pool import PoolBayes
-from iclkit.tasks import BroadMixtures, ConjugateMixtures, DensityTask, FinitePool, GaussianMixtures
+from iclkit.learners.regression import RegressionLearner
+from iclkit.learners.regression_bayes import regression_bayes
+from iclkit.tasks import (
+    BroadMixtures,
+    ConjugateMixtures,
+    DensityTask,
+    FinitePool,
+    GaussianMixtures,
+    RegressionTask,
+)
 
 
 def _gaussian_mixtures(task: GaussianMixtures, **options: Any) -> DensityLearner:
@@ -36,7 +45,13 @@ REFERENCES: dict[type[DensityTask], Callable[..., DensityLearner]] = {
 }
 
 
-def bayes(task: DensityTask, **options: Any) -> DensityLearner:
+@overload
+def bayes(task: DensityTask, **options: Any) -> DensityLearner: ...
+@overload
+def bayes(task: RegressionTask) -> RegressionLearner: ...
+
+
+def bayes(task: DensityTask | RegressionTask, **options: Any) -> DensityLearner | RegressionLearner:
     """The learner that knows the task distribution and conditions on the context by Bayes' rule.
 
     Args:
@@ -46,6 +61,10 @@ def bayes(task: DensityTask, **options: Any) -> DensityLearner:
     Raises:
         UserError: No reference is known for the task, or it has no such option.
     """
+    if isinstance(task, RegressionTask):
+        if options:
+            raise UserError(f"references of regression tasks have no options, given {', '.join(options)}")
+        return regression_bayes(task)
     for kind in type(task).__mro__:
         if kind in REFERENCES:
             try:
