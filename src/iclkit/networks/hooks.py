@@ -51,6 +51,11 @@ class Hooked(nn.Module):
             if isinstance(module, HookPoint)
         }
 
+    @property
+    def listening(self) -> bool:
+        """Whether anybody listens to any of them."""
+        return any(point.listening for point in self.hook_points().values())
+
     @contextmanager
     def hooks(self, functions: Mapping[str, HookFunction]) -> Iterator[None]:
         """Let functions read or replace activations, until the end of the `with` block.

@@ -20,7 +20,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 # Hides a key from the kernel, which cannot take -inf in a row that hides every key. exp of it is an exact zero.
-_HIDDEN = -1e9
+HIDDEN = -1e9
 
 
 def query_attention(
@@ -53,9 +53,9 @@ def fusible(x: Tensor) -> bool:
     return x.device.type == "cpu" and x.dtype in (torch.float32, torch.float64)
 
 
-def hiding_bias(hidden: Bool[Tensor, "Q N"], dtype: torch.dtype) -> Float[Tensor, "Q N"]:
+def hiding_bias(hidden: Bool[Tensor, "*S Q N"], dtype: torch.dtype) -> Float[Tensor, "*S Q N"]:
     """What the kernel adds to the logits, so that hidden keys get no weight."""
-    return torch.zeros(hidden.shape, dtype=dtype).masked_fill_(hidden, _HIDDEN)
+    return torch.zeros(hidden.shape, dtype=dtype).masked_fill_(hidden, HIDDEN)
 
 
 def reference(

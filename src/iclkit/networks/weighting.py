@@ -16,8 +16,7 @@ from jaxtyping import Bool, Float, Shaped
 from torch import Tensor
 from torch.nn import functional as F
 
-# Hides a key from a softmax, which cannot take -inf in a row that hides every key. exp of it is an exact zero.
-HIDDEN = -1e9
+from iclkit.networks.query_attention import HIDDEN
 
 
 class Weighting(ABC):
@@ -93,7 +92,8 @@ class Linear(Weighting):
     """
 
     def weights(self, scores, hidden, counts):
-        share = torch.where(counts > 0, 1 / counts.clamp_min(1), 0.0).to(scores.dtype)
+        # The quotient of integers would be float32.
+        share = (counts > 0) / counts.clamp_min(1).to(scores.dtype)
         return scores.masked_fill(hidden, 0.0) * share.unsqueeze(-1)
 
 

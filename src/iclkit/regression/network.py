@@ -126,7 +126,7 @@ class InContextRegressor(Hooked):
             y: Targets; the last is not looked at.
         """
         if self.causal and not self.joined:
-            sequence = self.tokens.pairs(x, y)[:, :-1]
+            sequence = self.tokens.sequence(x, y)
             return self._read(self.backbone(sequence, rows=slice(None, None, 2))[0])
         points = x.shape[1]
         lengths = torch.arange(points, device=x.device)

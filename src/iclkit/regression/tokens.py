@@ -15,6 +15,8 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from iclkit.errors import UserError
+
 EMBEDDINGS = ("linear", "identity", "features")
 
 
@@ -53,14 +55,26 @@ class PairTokens(nn.Module):
 
     def pairs(self, x: Float[Tensor, "B N d"], y: Float[Tensor, "B N"]) -> Float[Tensor, "B T W"]:
         """The tokens of all pairs: N if joined, else 2N."""
+        return self._embed(self._inputs(x, y))
+
+    def sequence(self, x: Float[Tensor, "B N d"], y: Float[Tensor, "B N"]) -> Float[Tensor, "B T W"]:
+        """Interleaved tokens x_1, y_1, ..., x_N: every query with its context."""
+        return self._embed(self._inputs(x, y)[:, :-1])
+
+    def _inputs(self, x: Float[Tensor, "B N d"], y: Float[Tensor, "B N"]) -> Float[Tensor, "B T _"]:
         x = x if self.features is None else self.features(x)
-        y = y[..., None]
         if self.per_pair == 1:
-            inputs = torch.cat([x, y], -1)
-        else:
-            inputs = torch.stack([F.pad(x, (0, 1)), F.pad(y, (x.shape[-1], 0))], 2).flatten(1, 2)
+            return torch.cat([x, y[..., None]], -1)
+        return torch.stack([F.pad(x, (0, 1)), F.pad(y[..., None], (x.shape[-1], 0))], 2).flatten(1, 2)
+
+    def _embed(self, inputs: Float[Tensor, "B T _"]) -> Float[Tensor, "B T W"]:
         tokens = inputs if self.linear is None else self.linear(inputs)
-        return tokens if self.positions is None else tokens + self.positions[: tokens.shape[1]]
+        if self.positions is None:
+            return tokens
+        if tokens.shape[1] > len(self.positions):
+            longest = (len(self.positions) - 1) // self.per_pair
+            raise UserError(f"the context is too long: learned positions reach {longest} pairs and a query")
+        return tokens + self.positions[: tokens.shape[1]]
 
     def queries(self, x: Float[Tensor, "B Q d"], places: Int[Tensor, " Q"]) -> Float[Tensor, "B Q W"]:
         """The tokens of queries, each behind the first `places[i]` tokens of its context."""
