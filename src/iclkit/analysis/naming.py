@@ -13,21 +13,21 @@ from iclkit.learners import RegressionLearner, as_learner
 
 
 def written(value: Any) -> str:
-    """A task or learner as one would write it: its class and the fields that are not at their defaults.
+    """A task or learner as one would write it: its class, its first field, and others that are not at defaults.
 
-    A first field is written without its name: "Ridge(0.25)", "LinearRegression(20, noise_std=0.5)".
+    A first field goes without its name, but for dimensions: "Ridge(0.25)", "LinearRegression(dim=20)".
     """
+    if isinstance(value, tuple):
+        return f"({', '.join(map(written, value))}{',' * (len(value) == 1)})"
     if not dataclasses.is_dataclass(value) or isinstance(value, type):
-        return (
-            "a tensor" if isinstance(value, Tensor) else str(value) if isinstance(value, str) else repr(value)
-        )
+        return "a tensor" if isinstance(value, Tensor) else repr(value)
     parts = []
     for i, field in enumerate(field for field in dataclasses.fields(value) if field.init and field.repr):
         content = getattr(value, field.name)
         default = field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
-        if isinstance(content, Tensor) or content != default:
-            text = repr(content) if isinstance(content, str) else written(content)
-            parts.append(text if i == 0 else f"{field.name}={text}")
+        if i == 0 or isinstance(content, Tensor) or content != default:
+            text = written(content)
+            parts.append(text if i == 0 and field.name != "dim" else f"{field.name}={text}")
     return f"{type(value).__name__}({', '.join(parts)})" if parts else type(value).__name__
 
 
