@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from iclkit.analysis.families import FAMILIES
-from iclkit.analysis.identification import identify
+from iclkit.analysis.identify import identify
 from iclkit.analysis.prompts import Prompts
 from iclkit.analysis.questions import ask
 from iclkit.learners import (

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -14,6 +13,7 @@ from torch import Tensor
 
 from iclkit.analysis.families import Family, Parameter
 from iclkit.analysis.prompts import Prompts
+from iclkit.analysis.targets import Target
 
 # Half the step of central differences in a logarithm, as wide as solvers with a tolerance need.
 _STEP = 1e-3
@@ -120,7 +120,7 @@ class Fit:
         return found
 
 
-def fit(family: Family, prompts: Prompts, target: Float[Tensor, "B N"], sizes: Sequence[int]) -> Fit | None:
+def fit(family: Family, prompts: Prompts, target: Target) -> Fit | None:
     """Minimise the mean squared difference from the target over a family's parameters.
 
     Every point of the grid is tried. From the best ones, continuous parameters are refined by the method of
@@ -130,20 +130,18 @@ def fit(family: Family, prompts: Prompts, target: Float[Tensor, "B N"], sizes: S
         family: The family.
         prompts: Episodes.
         target: The predictions to come near to.
-        sizes: The context sizes that count, each the same.
 
     Returns:
         The fit; None where no member has a finite loss.
     """
-    return _Search(family, prompts, target, list(sizes)).run()
+    return _Search(family, prompts, target).run()
 
 
 @dataclass(frozen=True)
 class _Search:
     family: Family
     prompts: Prompts
-    target: Tensor
-    sizes: list[int]
+    target: Target
 
     @cached_property
     def wholes(self) -> list[Parameter]:
@@ -204,15 +202,14 @@ class _Search:
 
     def _residuals(self, whole: tuple[int, ...], logs: Tensor) -> Float[Tensor, "B S"]:
         found = self.family.predict(self.prompts, _values(self.family, whole, logs))
-        difference = (found - self.target)[:, self.sizes]
-        return difference.nan_to_num(nan=math.inf, posinf=math.inf, neginf=math.inf)
+        return self.target.differences(found).nan_to_num(nan=math.inf, posinf=math.inf, neginf=math.inf)
 
     def _slopes(self, whole: tuple[int, ...], logs: Tensor) -> Float[Tensor, "p B S"]:
         """Derivatives of the residuals by the logarithms."""
         moves = _STEP * torch.eye(len(logs), dtype=logs.dtype)
         found = [self._residuals(whole, logs + m) - self._residuals(whole, logs - m) for m in moves]
-        shape = (len(self.target), len(self.sizes))
-        slopes = torch.stack(found) / (2 * _STEP) if found else self.target.new_zeros(0, *shape)
+        none = logs.new_zeros(0, len(self.target.values), len(self.target.sizes))
+        slopes = torch.stack(found) / (2 * _STEP) if found else none
         return slopes.nan_to_num(0.0, 0.0, 0.0)
 
     def _refine(self, whole: tuple[int, ...], logs: Tensor) -> Candidate:
@@ -237,7 +234,7 @@ class _Search:
                 break
             else:
                 damping *= 10
-        count = len(self.sizes)
+        count = len(self.target.sizes)
         return Candidate(
             whole,
             logs,

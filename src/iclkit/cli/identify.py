@@ -27,7 +27,7 @@ def run(argv: list[str]) -> None:
     learner, task = model_and_task(given)
     from rich.console import Console
 
-    from iclkit.analysis.identification import identify
+    from iclkit.analysis.identify import identify
 
     found = identify(
         learner,

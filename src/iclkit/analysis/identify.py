@@ -1,0 +1,167 @@
+"""Which algorithm is it? The textbook learner that is nearest to any learner, with its fitted parameter."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from iclkit.analysis.families import FAMILIES, Family
+from iclkit.analysis.fitting import Fit, fit
+from iclkit.analysis.identification import Identification, Match, together
+from iclkit.analysis.intervals import RESAMPLES, Curve
+from iclkit.analysis.naming import name_of
+from iclkit.analysis.prompts import Prompts
+from iclkit.analysis.questions import Questions, answers, ask
+from iclkit.analysis.targets import Target
+from iclkit.errors import UserError, unknown
+from iclkit.learners import RegressionLearner, as_learner
+from iclkit.tasks import RegressionTask
+
+# Distances below these shares of the mean square are rounding in the type of the learner's predictions.
+_RESOLUTION = {torch.float64: 1e-12}
+_COARSE = 1e-7
+
+
+def identify(
+    learner: RegressionLearner | Callable[[Tensor, Tensor], Tensor] | Any,
+    task: RegressionTask,
+    points: int | None = None,
+    episodes: int = 256,
+    seed: int = 0,
+    families: Sequence[str | Family] | None = None,
+    context_sizes: Sequence[int] | None = None,
+    level: float = 0.95,
+    dtype: torch.dtype = torch.float32,
+    name: str | None = None,
+) -> Identification:
+    """Find the textbook learner whose predictions are nearest to those of a learner.
+
+    The distance is the squared prediction difference (SPD) E(A(D, x) − B(D, x))², averaged over context sizes;
+    where A predicts far beyond its typical size the differences are scaled down (`Target`).
+    The free parameters of every family are fitted on the first half of the episodes, the distances measured on
+    the second. Two families are told apart if the bootstrap interval of their paired difference excludes zero
+    (with Bonferroni's correction for the number of families) and it is more than rounding; otherwise the
+    simpler one is named and the tie reported.
+
+    Args:
+        learner: Anything with predict(x [B, N, d], y [B, N]) -> [B, N], or such a function. Its prediction of
+            y_n may depend on x_n and the pairs before n alone.
+        task: The episodes on which it is compared.
+        points: Queries in each (N ≥ 2), after contexts of 0 to N − 1 pairs. The default is 40, or as many as
+            the learner takes.
+        episodes: How many (B).
+        seed: Seed of the episodes.
+        families: Names in `FAMILIES`, or families of your own; all that apply by default.
+        context_sizes: Those whose SPD is fitted and averaged, each counting the same; all by default.
+        level: Coverage of the intervals.
+        dtype: Type of the numbers that the learner is given.
+        name: What to call it.
+
+    Returns:
+        The matches, nearest first, with a verdict.
+
+    Raises:
+        UserError: Predictions that are not finite, not of shape [B, N], or that depend on later pairs; unknown
+            families; too few episodes or points.
+
+    Source: Akyürek et al. (2022), section 4 (SPD).
+    """
+    judged = as_learner(learner)
+    called = name or name_of(judged)
+    count = min(40, 40 if judged.limit is None else judged.limit + 1) if points is None else points
+    if count < 2 or episodes < 16:
+        raise UserError(f"points must be at least 2 and episodes at least 16, given {count} and {episodes}")
+    if not 0 < level < 1:
+        raise UserError(f"level must lie between 0 and 1, given {level}")
+    sizes = list(range(count)) if context_sizes is None else sorted(set(context_sizes))
+    if not sizes or not all(0 <= n < count for n in sizes):
+        raise UserError(f"context_sizes must lie in 0..{count - 1}, given {sizes}")
+    chosen = _families(families, task, count)
+
+    asked = _typed(ask(task, count, episodes, torch.Generator().manual_seed(seed)), dtype)
+    target = Target.of(_ask(judged, called, asked), tuple(sizes))
+    first, second = slice(0, episodes // 2), slice(episodes // 2, episodes)
+    prompts = Prompts.of(asked, first)
+    with torch.no_grad():
+        fits = [fit(family, prompts, target.part(first)) for family in chosen]
+        found = [member for member in fits if member is not None]
+        if not found:
+            raise UserError(f"no family comes near {called} with finite predictions; give other families")
+        held_out = target.part(second)
+        rounding = _RESOLUTION.get(dtype, _COARSE) * held_out.power
+        matches = _measure(found, Prompts.of(asked, second), held_out, level, rounding)
+    return Identification(called, task, matches, held_out.power, target.outliers, rounding, level, seed)
+
+
+def _families(given: Sequence[str | Family] | None, task: RegressionTask, points: int) -> list[Family]:
+    """The families as objects, those that do not apply to the task left out."""
+    found = []
+    for entry in FAMILIES if given is None else given:
+        if isinstance(entry, str) and entry not in FAMILIES:
+            raise unknown("family", entry, FAMILIES)
+        family = FAMILIES[entry](task, points) if isinstance(entry, str) else entry
+        if family is None and given is not None:
+            raise UserError(f"the family {entry!r} does not apply to {task}; leave it out")
+        if family is not None:
+            found.append(family)
+    if not found:
+        raise UserError("families must name at least one family, given none")
+    return found
+
+
+def _typed(asked: Questions, dtype: torch.dtype) -> Questions:
+    """The questions alone, in numbers of a type."""
+    x, y = asked.x.to(dtype), asked.y.to(dtype)
+    return Questions(x, y, x if asked.queries is asked.x else asked.queries.to(dtype), None, y, None)
+
+
+def _ask(learner: RegressionLearner, name: str, asked: Questions) -> Tensor:
+    """The learner's answers in float64, after checking that they are finite and look at no later pair."""
+    found = answers(learner, asked).double()
+    if not found.isfinite().all():
+        size = int((~found.isfinite()).any(0).nonzero()[0])
+        raise UserError(f"{name} predicts NaN or infinite values after {size} pairs, which nothing is near to")
+    # Other pairs from the middle on, but the same input there, must leave everything up to there as it was.
+    x, y = asked.x[:4].clone(), asked.y[:4].clone()
+    middle = x.shape[1] // 2
+    x[:, middle + 1 :] = x[:, middle + 1 :].flip(0) - 1
+    y[:, middle:] = y[:, middle:].flip(0) + 1
+    changed = Questions(x, y, x if asked.queries is asked.x else asked.queries[:4], None, y, None)
+    before, after = (part[:4, : middle + 1] for part in (found, answers(learner, changed).double()))
+    if (after - before).abs().max() > 1e-3 * (1 + before.abs().max()):
+        raise UserError(
+            f"{name} predicts otherwise when the pair that it predicts, or later ones, change; what it says of "
+            "y_n may depend on x_n and the pairs before n alone, and not on chance"
+        )
+    return found
+
+
+def _measure(
+    fits: Sequence[Fit], prompts: Prompts, target: Target, level: float, rounding: float
+) -> tuple[Match, ...]:
+    """Distances of the fitted members on held-out episodes, and which of them tie for the least."""
+    learners = [found.family.build(**found.values) for found in fits]
+    curves = [
+        Curve(target.sizes, target.differences(answers(member, prompts.asked)).square()) for member in learners
+    ]
+    weights = _resamples(len(target.values))
+    least = min(range(len(fits)), key=lambda i: float(curves[i].mean.mean()))
+    strict = together(level, len(fits))
+    matches = []
+    for found, member, curve in zip(fits, learners, curves, strict=True):
+        excess = (curve - curves[least]).overall(strict)
+        tied = bool(excess.low <= 0) or float(excess.mean) <= rounding
+        matches.append(Match(found.family, found.estimates(weights, level), member, curve, excess, tied))
+    # Of those tied for the least distance the one with the fewest parameters is named; sorting keeps the order.
+    matches.sort(key=lambda m: (not m.tied, len(m.parameters) if m.tied else float(m.excess.mean)))
+    return tuple(matches)
+
+
+def _resamples(count: int) -> Tensor:
+    """How often each of some episodes is in each of the bootstrap's resamples, as shares."""
+    drawn = torch.randint(count, (RESAMPLES, count), generator=torch.Generator().manual_seed(0))
+    weights = torch.zeros(RESAMPLES, count, dtype=torch.float64)
+    return weights.scatter_add_(1, drawn, torch.ones_like(drawn, dtype=torch.float64)) / count
