@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from iclkit.energy.network import EnergyTransformer
 from iclkit.errors import UserError
-from iclkit.networks import BlockConfig, Transformer
+from iclkit.networks import WEIGHTINGS, BlockConfig, Mask, Transformer
 from iclkit.networks.query_attention import query_attention, reference
 
 # Rounding of a few layers of sums, with energies of order one: 2^-24 and 2^-53 times some tens.
@@ -276,6 +276,77 @@ def test_both_paths_of_query_agree_and_twice_allows_losses_on_the_score() -> Non
     assert math.isclose(
         float((gradient * direction).sum()), float(difference.detach()) / (2 * step), rel_tol=1e-6
     )
+
+
+# Kinds of attention
+
+
+def attend(name: str, q: Tensor, k: Tensor, v: Tensor, hidden: Tensor, counts: Tensor) -> Tensor:
+    kind = WEIGHTINGS[name]
+    features, keys = kind.features(q, k)
+    return kind.weights(features @ keys.mT, hidden, counts) @ v
+
+
+def one_by_one(name: str, q: Tensor, k: Tensor, v: Tensor, seen: list[list[int]], counts: list[int]) -> Tensor:
+    """The definitions of `networks/weighting.py` for one sequence and one head, key by key."""
+    scale = math.sqrt(q.shape[-1])
+    weigh = {
+        "softmax": lambda q, k: (q @ k / scale).exp(),
+        "gaussian": lambda q, k: (-(q - k).square().sum() / (2 * scale)).exp(),
+        "kernel": lambda q, k: torch.where(q > 0, q + 1, q.exp()) @ torch.where(k > 0, k + 1, k.exp()),
+        "linear": lambda q, k: q @ k,
+    }[name]
+    rows = []
+    for index, keys in enumerate(seen):
+        weights = [weigh(q[index], k[t]) for t in keys]
+        total = counts[index] if name == "linear" else sum(weights)
+        parts = [w * v[t] / total for w, t in zip(weights, keys, strict=True)]
+        rows.append(sum(parts, torch.zeros_like(v[0])))
+    return torch.stack(rows)
+
+
+@pytest.mark.parametrize("name", WEIGHTINGS)
+def test_attention_is_what_its_definition_says(name: str) -> None:
+    q, k, v = (torch.randn(2, 3, 5, 4, dtype=torch.float64) for _ in range(3))
+    seen = [[0], [0, 1], [], [3, 1], [0, 1, 2, 3, 4]]
+    hidden = torch.tensor([[t not in keys for t in range(5)] for keys in seen])
+    counts = [1, 3, 1, 2, 7]
+    out = attend(name, q, k, v, hidden, torch.tensor(counts))
+    for b in range(2):
+        for h in range(3):
+            expected = one_by_one(name, q[b, h], k[b, h], v[b, h], seen, counts)
+            torch.testing.assert_close(out[b, h], expected, rtol=1e-12, atol=1e-12)
+    assert not out[:, :, 2].any()  # it sees nothing
+    assert not attend("linear", q, k, v, hidden, torch.zeros(5, dtype=torch.long)).any()
+
+
+def test_kernel_attention_is_a_recurrent_network() -> None:
+    """Katharopoulos et al. (2020), equations 16 to 20: state s and normaliser z take one update a token."""
+    q, k, v = (torch.randn(6, 4, dtype=torch.float64) for _ in range(3))
+    later = torch.ones(6, 6).triu(1).bool()
+    out = attend("kernel", q, k, v, later, torch.arange(1, 7))
+    s, z = torch.zeros(4, 4, dtype=torch.float64), torch.zeros(4, dtype=torch.float64)
+    for t in range(6):
+        features, key = nn.functional.elu(q[t]) + 1, nn.functional.elu(k[t]) + 1
+        s, z = s + torch.outer(key, v[t]), z + key
+        torch.testing.assert_close(out[t], features @ s / (features @ z), rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("own", ["counted", "uncounted", "unseen"])
+@pytest.mark.parametrize("name", WEIGHTINGS)
+def test_queries_in_a_sequence_of_their_own_mask_equal_queries_against_memory(name: str, own: str) -> None:
+    net = Transformer(BlockConfig(16, 2, 2, weighting=name, own=own), 3).double()
+    context, queries = torch.randn(2, 4, 16, dtype=torch.float64), torch.randn(2, 6, 16, dtype=torch.float64)
+    lengths = torch.tensor([0, 1, 2, 3, 4, 4])
+    place = torch.arange(4)
+    mask = Mask.with_queries(place <= place[:, None], place < lengths[:, None], own, torch.float64)
+    together, _ = net(torch.cat([context, queries], 1), mask)
+    encoded, memories = net(context)
+    torch.testing.assert_close(together[:, :4], encoded, rtol=0, atol=1e-12)
+    apart = net.query(queries, memories, lengths)
+    torch.testing.assert_close(together[:, 4:], apart, rtol=0, atol=1e-12)
+    some, _ = net(torch.cat([context, queries], 1), mask, slice(1, None, 3))
+    torch.testing.assert_close(some, together[:, 1::3], rtol=0, atol=1e-12)
 
 
 @pytest.mark.parametrize(
