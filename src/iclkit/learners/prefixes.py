@@ -22,16 +22,27 @@ def sums_before(terms: Float[Tensor, "B N *rest"], prefixes: list[int]) -> Float
     Returns:
         The sums; 0 for the empty prefix. A sum never depends on the terms from n on, not even by rounding.
     """
-    empty = terms.new_zeros(len(terms), 1, *terms.shape[2:])
-    running = torch.cat([empty, terms.cumsum(1)], 1)
-    return running[:, prefixes]
+    return _chosen(_after_zero(terms).cumsum(1), prefixes)
 
 
 def moments(
     x: Float[Tensor, "B N d"], y: Float[Tensor, "B N"], prefixes: list[int]
 ) -> tuple[Float[Tensor, "B P d d"], Float[Tensor, "B P d"]]:
     """The normal equations of least squares after each prefix: Σ x xᵀ and Σ x y over the points before it."""
-    return sums_before(x[..., :, None] * x[..., None, :], prefixes), sums_before(x * y[..., None], prefixes)
+    zero_x = _after_zero(x)
+    squares = (zero_x[..., :, None] * zero_x[..., None, :]).cumsum(1)
+    return _chosen(squares, prefixes), sums_before(x * y[..., None], prefixes)
+
+
+def _after_zero(terms: Float[Tensor, "B N *rest"]) -> Float[Tensor, "B N+1 *rest"]:
+    """The terms after a term 0."""
+    return torch.cat([terms.new_zeros(len(terms), 1, *terms.shape[2:]), terms], 1)
+
+
+def _chosen(sums: Float[Tensor, "B N+1 *rest"], prefixes: list[int]) -> Float[Tensor, "B P *rest"]:
+    """Those of the prefixes; without a copy where they follow one another."""
+    first, last = prefixes[0], prefixes[-1]
+    return sums[:, first : last + 1] if prefixes == list(range(first, last + 1)) else sums[:, prefixes]
 
 
 def by_parts(
