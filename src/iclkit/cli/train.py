@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import io
 import re
+import typing
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -101,12 +102,17 @@ def _options(recipe: Recipe) -> list[str]:
 
 
 def _fields(config: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+    hints = typing.get_type_hints(type(config))
     for field in dataclasses.fields(config):
         value = getattr(config, field.name)
         name = _dashed(path + field.name)
         if dataclasses.is_dataclass(value):
             yield from _fields(value, f"{name}.")
-        else:
+        elif isinstance(value, tuple) and all(map(dataclasses.is_dataclass, value)):
+            for place, member in enumerate(value):
+                yield from _fields(member, f"{name}.{place}.")
+        # What a recipe leaves out whole (a curriculum) takes a file to put in.
+        elif value is not None or not any(map(dataclasses.is_dataclass, typing.get_args(hints[field.name]))):
             yield name, value
 
 

@@ -47,6 +47,7 @@ class EnergyNetwork(Protocol):
     ) -> Float[Tensor, "B P K"]: ...
 
 
+@dataclass(frozen=True)
 class Objective(ABC):
     """A loss over a batch of episodes. Members are frozen dataclasses: a recipe can name them completely."""
 

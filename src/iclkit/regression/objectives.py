@@ -43,6 +43,7 @@ class RegressionNetwork(Protocol):
     ) -> Float[Tensor, "B P K outputs"]: ...
 
 
+@dataclass(frozen=True)
 class RegressionObjective(ABC):
     """A loss over a batch of episodes. Members are frozen dataclasses: a recipe can name them completely."""
 
@@ -77,12 +78,17 @@ class SquaredError(RegressionObjective):
     gradient and so the minimum, the Bayes prediction, are the same, and the gradient has less variance; the loss
     is lower by the variance of the noise. The law enters through the label alone, never the network.
 
+    With `balance` the loss is the mean over n of log(mean squared error at n + balance): each prefix is minimised
+    at the same prediction as before, but counts by its relative error. Otherwise the early prefixes, whose error
+    no learner can reduce, drown what the late ones have to say.
+
     Args:
         labels: "targets" or "law".
         positions: "all" for the mean over every prefix; "last" for the last point alone, after all others.
+        balance: Squared error below which a prefix counts no more than now; None for the plain mean.
 
     Raises:
-        UserError: Law needed and the task knows none.
+        UserError: Law needed and the task knows none; a balance that is not positive.
 
     Source: Garg et al. (2022), equation 2, for all prefixes; von Oswald et al. (2022) for the last. The latter
         take half the squared error: their published losses are half of these.
@@ -90,12 +96,15 @@ class SquaredError(RegressionObjective):
 
     labels: Literal["targets", "law"] = "targets"
     positions: Literal["all", "last"] = "all"
+    balance: float | None = None
 
     def __post_init__(self) -> None:
         if self.labels not in ("targets", "law"):
             raise unknown("labels", self.labels, ("targets", "law"))
         if self.positions not in ("all", "last"):
             raise unknown("positions", self.positions, ("all", "last"))
+        if self.balance is not None and not self.balance > 0:
+            raise UserError(f"balance must be positive or None, given {self.balance}")
 
     def __call__(
         self, network: RegressionNetwork, episodes: Pairs, generator: torch.Generator, state: State
@@ -113,8 +122,9 @@ class SquaredError(RegressionObjective):
             label = label[:, -1:]
         else:
             predicted = network(x, y)[..., 0]
-        error = (predicted - label).square()
-        return error.mean(), {"error_last": error[:, -1].mean()}, state
+        error = (predicted - label).square().mean(0)
+        loss = error.mean() if self.balance is None else (error + self.balance).log().mean()
+        return loss, {"error": error.mean(), "error_last": error[-1]}, state
 
 
 @dataclass(frozen=True)
