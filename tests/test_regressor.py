@@ -130,6 +130,27 @@ def test_queries_equal_the_network_on_the_replaced_sequence(case: dict[str, Any]
         close(zero if a is None else a, zero if b is None else b)
 
 
+@pytest.mark.parametrize(
+    "config",
+    [
+        {},
+        {"tokens": "joined"},
+        {"attention": "linear", "tokens": "joined"},
+        {"causal": False},
+        {"backbone": "lstm"},
+        {"backbone": "gru"},
+    ],
+)
+def test_each_episode_may_have_prefixes_of_its_own(config: dict[str, Any]) -> None:
+    net = regressor(positions="learned", **config)
+    x, y = pairs(3, 5)
+    queries, prefixes = torch.randn(3, 2, 4, 3, dtype=torch.float64), torch.tensor([[5, 0], [2, 2], [1, 4]])
+    out = net.queries(x, y, queries, prefixes)
+    for b in range(3):
+        alone = net.queries(x[b, None], y[b, None], queries[b, None], prefixes[b])
+        torch.testing.assert_close(out[b, None], alone, rtol=0, atol=1e-12)
+
+
 @pytest.mark.parametrize("backbone", ["transformer", "lstm", "gru"])
 @pytest.mark.parametrize("tokens", ["interleaved", "joined"])
 def test_forward_is_queries_at_the_points_themselves_and_blind_to_what_follows(

@@ -95,7 +95,8 @@ class FrozenQueries:
             tape.append(saved)
         # The read-out is linear: its weight is the gradient with respect to every normed token.
         _, moments = _norm(x)
-        grad = (network.readout.weight * network.transformer.norm.weight).expand(len(x), -1).contiguous()
+        gain = cast(nn.LayerNorm, network.transformer.norm).weight
+        grad = (network.readout.weight * gain).expand(len(x), -1).contiguous()
         grad = _norm_backward(grad, x, moments)
         for weights, memory, saved in zip(
             reversed(self._blocks), reversed(self._memories), reversed(tape), strict=True
@@ -135,10 +136,12 @@ class FrozenQueries:
 
 
 def _fold(block: Block) -> _Weights:
-    attention, (up, _, down) = block.attention, block.mlp
+    # The blocks of an energy network have perceptrons and norms, which those of others may lack.
+    attention, (up, _, down) = block.attention, cast(nn.Sequential, block.mlp)
 
-    def behind(norm: nn.LayerNorm, linear: nn.Linear) -> tuple[Tensor, Tensor]:
+    def behind(norm: nn.Module, linear: nn.Linear) -> tuple[Tensor, Tensor]:
         # W (gain * z + shift) + b = (W gain) z + (W shift + b)
+        norm = cast(nn.LayerNorm, norm)
         return (linear.weight * norm.weight).mT.contiguous(), linear.weight @ norm.bias + linear.bias
 
     qkv, qkv_bias = behind(block.attention_norm, attention.qkv)

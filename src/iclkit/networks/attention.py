@@ -105,7 +105,7 @@ class Attention(nn.Module):
         return self._merge(attended * mask.seeing if mask.blind else attended), memory
 
     def query(
-        self, x: Float[Tensor, "B Q W"], memory: Memory, hidden: Bool[Tensor, "Q T"], twice: bool = False
+        self, x: Float[Tensor, "B Q W"], memory: Memory, hidden: Bool[Tensor, "*S Q T"], twice: bool = False
     ) -> Float[Tensor, "B Q W"]:
         """Attention of each query over the stored tokens that are not hidden from it, and over itself."""
         q, k, v = self._project(x)
@@ -114,7 +114,7 @@ class Attention(nn.Module):
         return self._merge(self._query_explicitly(q, k, v, memory, hidden))
 
     def _query_explicitly(
-        self, q: Tensor, k: Tensor, v: Tensor, memory: Memory, hidden: Bool[Tensor, "Q T"]
+        self, q: Tensor, k: Tensor, v: Tensor, memory: Memory, hidden: Bool[Tensor, "*S Q T"]
     ) -> Float[Tensor, "B H Q D"]:
         counts = (~hidden).sum(-1)
         if self.own == "counted":

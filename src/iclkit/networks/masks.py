@@ -66,14 +66,9 @@ class Mask:
             counts[..., -count:] -= 1
         return cls(~visible, counts, dtype, blind=own == "unseen")
 
-    def repeat(self, batch: int) -> Mask:
-        """The masks of S sequences for a batch of B times S, S running fastest."""
-        return Mask(
-            self.hidden.repeat(batch, 1, 1)[:, None],
-            self.counts.repeat(batch, 1)[:, None],
-            self.dtype,
-            blind=self.blind,
-        )
+    def for_heads(self) -> Mask:
+        """With an axis for heads, where every sequence has a mask of its own."""
+        return Mask(self.hidden[:, None], self.counts[:, None], self.dtype, blind=self.blind)
 
     @cached_property
     def bias(self) -> Shaped[Tensor, "*S Q T"]:

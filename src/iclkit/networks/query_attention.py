@@ -29,7 +29,7 @@ def query_attention(
     v: Float[Tensor, "B H Q D"],
     keys: Float[Tensor, "B H N D"],
     values: Float[Tensor, "B H N D"],
-    hidden: Bool[Tensor, "Q N"],
+    hidden: Bool[Tensor, "*S Q N"],
     twice: bool = False,
 ) -> Float[Tensor, "B H Q D"]:
     """Attend from every query to the stored keys that are not hidden from it and to its own key.
@@ -40,7 +40,7 @@ def query_attention(
         v: The queries' own values.
         keys: Stored keys.
         values: Stored values.
-        hidden: True where a query must not see a stored token.
+        hidden: True where a query must not see a stored token: [Q, N], or [B, 1, Q, N] for one in each episode.
         twice: Whether the result must be twice differentiable, which the fused kernel is not.
     """
     if twice or not fusible(q) or not keys.shape[-2]:
@@ -64,7 +64,7 @@ def reference(
     v: Float[Tensor, "B H Q D"],
     keys: Float[Tensor, "B H N D"],
     values: Float[Tensor, "B H N D"],
-    hidden: Bool[Tensor, "Q N"],
+    hidden: Bool[Tensor, "*S Q N"],
 ) -> Float[Tensor, "B H Q D"]:
     """The definition, on any device and any number of times differentiable."""
     q = q / math.sqrt(q.shape[-1])

@@ -44,15 +44,15 @@ class RecurrentLayer(nn.Module):
         return self.state(outputs), States(x, outputs)
 
     def query(
-        self, x: Float[Tensor, "B Q W"], states: States, lengths: Int[Tensor, " Q"]
+        self, x: Float[Tensor, "B Q W"], states: States, lengths: Int[Tensor, "*B Q"]
     ) -> Float[Tensor, "B Q W"]:
         """The state after one more token, behind the first `lengths[i]`."""
         before = F.pad(states.outputs, (0, 0, 1, 0))
-        hidden = before[:, lengths]
+        hidden = _at(before, lengths)
         taken, kept = self._gates(x, hidden)
         if isinstance(self.cell, nn.LSTM):
             i, f, g, o = (taken + kept).chunk(4, -1)
-            memory = self._memories(states.inputs, before[:, :-1])[:, lengths]
+            memory = _at(self._memories(states.inputs, before[:, :-1]), lengths)
             return self.state(o.sigmoid() * (f.sigmoid() * memory + i.sigmoid() * g.tanh()).tanh())
         (r, z, n), (old_r, old_z, old_n) = taken.chunk(3, -1), kept.chunk(3, -1)
         new = (n + (r + old_r).sigmoid() * old_n).tanh()
@@ -82,6 +82,13 @@ class RecurrentLayer(nn.Module):
         return torch.stack(memories, 1)
 
 
+def _at(states: Float[Tensor, "B T W"], lengths: Int[Tensor, "*B Q"]) -> Float[Tensor, "B Q W"]:
+    """The states at these places, the same in every episode or its own in each."""
+    if lengths.ndim == 1:
+        return states[:, lengths]
+    return states.take_along_dim(lengths[..., None], 1)
+
+
 class Recurrent(nn.Module):
     """A stack of LSTM or GRU layers.
 
@@ -107,9 +114,12 @@ class Recurrent(nn.Module):
         return x if rows is None else x[:, rows], memories
 
     def query(
-        self, x: Float[Tensor, "B Q W"], memories: list[States], lengths: Int[Tensor, " Q"]
+        self, x: Float[Tensor, "B Q W"], memories: list[States], lengths: Int[Tensor, "*B Q"]
     ) -> Float[Tensor, "B Q W"]:
-        """Run queries after prefixes of an encoded sequence; query i follows its first `lengths[i]` tokens."""
+        """Run queries after prefixes of an encoded sequence; query i follows its first `lengths[i]` tokens.
+
+        Lengths [B, Q] give each episode its own.
+        """
         for layer, states in zip(self._stack(), memories, strict=True):
             x = layer.query(x, states, lengths)
         return x

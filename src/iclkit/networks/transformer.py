@@ -59,7 +59,7 @@ class Block(nn.Module):
         return self._add(x if rows is None else x[:, rows], attended), memory
 
     def query(
-        self, x: Float[Tensor, "B Q W"], memory: Memory, hidden: Bool[Tensor, "Q T"], twice: bool = False
+        self, x: Float[Tensor, "B Q W"], memory: Memory, hidden: Bool[Tensor, "*S Q T"], twice: bool = False
     ) -> Float[Tensor, "B Q W"]:
         """The same for queries, which see the stored tokens that are not hidden from them, and themselves."""
         return self._add(x, self.attention.query(self.attention_norm(x), memory, hidden, twice))
@@ -114,15 +114,17 @@ class Transformer(nn.Module):
         self,
         x: Float[Tensor, "B Q W"],
         memories: list[Memory],
-        lengths: Int[Tensor, " Q"],
+        lengths: Int[Tensor, "*B Q"],
         twice: bool = False,
     ) -> Float[Tensor, "B Q W"]:
         """Run queries against an encoded sequence; query i sees its first `lengths[i]` tokens and itself.
 
-        `twice` asks for a result that can be differentiated twice, at some cost in speed.
+        Lengths [B, Q] give each episode its own. `twice` asks for a result that can be differentiated twice, at
+        some cost in speed.
         """
         stored = memories[0].keys.shape[-2]
-        hidden = torch.arange(stored, device=x.device) >= lengths[:, None]
+        hidden = torch.arange(stored, device=x.device) >= lengths[..., None]
+        hidden = hidden if lengths.ndim == 1 else hidden[:, None]  # an axis for heads
         for block, memory in zip(self._stack(), memories, strict=True):
             x = block.query(x, memory, hidden, twice)
         return self.norm(x)

@@ -142,7 +142,7 @@ class InContextRegressor(Hooked):
         x: Float[Tensor, "B N d"],
         y: Float[Tensor, "B N"],
         queries: Float[Tensor, "B P K d"],
-        prefixes: Int[Tensor, " P"],
+        prefixes: Int[Tensor, "*B P"],
     ) -> Float[Tensor, "B P K O"]:
         """The outputs for K alternatives to the point after each of P prefixes; exact.
 
@@ -150,12 +150,12 @@ class InContextRegressor(Hooked):
             x: Inputs; N may be 0.
             y: Targets.
             queries: Inputs to predict at.
-            prefixes: Lengths of the prefixes, in 0..N.
+            prefixes: Lengths of the prefixes, in 0..N: P for all episodes, or [B, P].
         """
         batch, lengths, count, _ = queries.shape
         context = self.tokens.pairs(x, y)
         places = prefixes * self.tokens.per_pair
-        per_query = places.repeat_interleave(count)
+        per_query = places.repeat_interleave(count, -1)
         tokens = self.tokens.queries(queries.flatten(1, 2), per_query)
         if self.causal:
             _, memories = self.backbone(context)
@@ -165,17 +165,19 @@ class InContextRegressor(Hooked):
         return self._read(hidden).view(batch, lengths, count, -1)
 
     def _each_prefix(
-        self, context: Float[Tensor, "B T W"], queries: Float[Tensor, "B P K W"], places: Int[Tensor, " P"]
+        self, context: Float[Tensor, "B T W"], queries: Float[Tensor, "B P K W"], places: Int[Tensor, "*B P"]
     ) -> Float[Tensor, "B Q W"]:
         """Without a causal mask: each prefix as a sequence of its own, whose context tokens see each other."""
         batch, lengths, count, width = queries.shape
+        stored = context.shape[1]
         context = context[:, None].expand(-1, lengths, -1, -1)
         sequences = torch.cat([context, queries], 2).flatten(0, 1)
-        seen = torch.arange(context.shape[2], device=places.device) < places[:, None, None]  # [P, 1, T]
+        places = places.expand(batch, lengths).reshape(-1, 1, 1)
+        seen = torch.arange(stored, device=places.device) < places  # [B P, 1, T]
         mask = Mask.with_queries(
-            seen.expand(-1, context.shape[2], -1), seen.expand(-1, count, -1), self.own, queries.dtype
+            seen.expand(-1, stored, -1), seen.expand(-1, count, -1), self.own, queries.dtype
         )
-        hidden, _ = self.backbone(sequences, mask.repeat(batch), slice(context.shape[2], None))
+        hidden, _ = self.backbone(sequences, mask.for_heads(), slice(stored, None))
         return hidden.reshape(batch, lengths * count, width)
 
     def _read(self, hidden: Float[Tensor, "B Q W"]) -> Float[Tensor, "B Q O"]:

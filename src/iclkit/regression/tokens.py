@@ -76,7 +76,7 @@ class PairTokens(nn.Module):
             raise UserError(f"the context is too long: learned positions reach {longest} pairs and a query")
         return tokens + self.positions[: tokens.shape[1]]
 
-    def queries(self, x: Float[Tensor, "B Q d"], places: Int[Tensor, " Q"]) -> Float[Tensor, "B Q W"]:
+    def queries(self, x: Float[Tensor, "B Q d"], places: Int[Tensor, "*B Q"]) -> Float[Tensor, "B Q W"]:
         """The tokens of queries, each behind the first `places[i]` tokens of its context."""
         x = x if self.features is None else self.features(x)
         tokens = F.pad(x, (0, 1))
