@@ -16,10 +16,10 @@ from torch import Tensor
 
 import iclkit
 from iclkit import cli
-from iclkit.analysis.compare import compare
+from iclkit.analysis.compare import cell, compare
 from iclkit.analysis.distances import error, excess_risk, spd
 from iclkit.analysis.interpolation import interpolate, match_scale
-from iclkit.analysis.intervals import Curve, ratio
+from iclkit.analysis.intervals import Curve, Interval, ratio
 from iclkit.analysis.linear_weights import ilwd
 from iclkit.analysis.naming import named, written
 from iclkit.analysis.questions import answers, ask
@@ -30,6 +30,7 @@ from iclkit.analysis.sensitivities import (
     sensitivity_difference,
 )
 from iclkit.analysis.shifts import UNSHIFTED, compare_shifts
+from iclkit.analysis.weight_tables import compare_weights
 from iclkit.cli.specs import parse_learner, parse_task
 from iclkit.errors import UserError
 from iclkit.learners import (
@@ -265,6 +266,33 @@ def test_a_bent_function_is_linear_in_part() -> None:
     assert found.distance.mean.max() < 0.02
     with pytest.raises(UserError, match="queries must be at least 8"):
         ilwd(bent, bent, LINEAR, 2, 3, seeded(), queries=7)
+
+
+def test_weights_of_a_comparison_are_those_on_their_own() -> None:
+    found = compare({"mine": Ridge(0.25).predict, "ols": LeastSquares()}, NOISY, points=7, episodes=12, seed=2)
+    inside = compare_weights(found, episodes=12)
+    expected = sensitivity_difference(Ridge(0.25), LeastSquares(), NOISY, 7, 12, seeded(2))
+    torch.testing.assert_close(
+        inside.cosine("mine", "ols").values, expected.cosine.values, atol=1e-5, rtol=1e-5
+    )
+    torch.testing.assert_close(
+        inside.distance("mine", "ols").values, expected.distance.values, atol=1e-4, rtol=1e-4
+    )
+    difference = ilwd(Ridge(0.25), LeastSquares(), NOISY, 7, 12, seeded(2)).distance.values / 4
+    torch.testing.assert_close(inside.ilwd("mine", "ols").values, difference, atol=1e-4, rtol=1e-4)
+    tables = inside.tables([0, 6])
+    assert len(tables) == 4
+    name, *shares = tables["R² of the implicit linear weights"].rows[0]
+    assert name == "mine"
+    assert all(share.startswith("1 ±") for share in shares)
+
+
+def test_cells_show_the_digits_that_are_known() -> None:
+    cases = {(1.0, 0.0): "1 ± 0", (0.4567, 0.0123): "0.46 ± 0.01", (223.4, 306.0): "223 ± 306"}
+    cases |= {(2.54e-15, 1e-15): "2.5e-15 ± 1e-15", (1.0, 1e-9): "1 ± 1e-09", (3e7, 2e6): "3e+07 ± 2e+06"}
+    for (mean, half), text in cases.items():
+        interval = Interval(*(torch.tensor(v, dtype=torch.float64) for v in (mean, mean - half, mean + half)))
+        assert cell(interval) == text
 
 
 # Comparison
@@ -513,9 +541,10 @@ def test_mistakes_in_interpolation() -> None:
 def test_compare_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "out"
     arguments = ["--dim", "3", "--noise-std", "0.5", "--points", "7", "--episodes", "12", "--out", str(out)]
-    assert cli.main(["compare", "ridge(0.25)", "ols", *arguments]) == 0
+    assert cli.main(["compare", "ridge(0.25)", "ols", "--weights", *arguments]) == 0
     told = capsys.readouterr()
     assert "squared error / 3" in told.out
+    assert "R² of the implicit linear weights" in (out / "compare.md").read_text()
     assert sorted(path.name for path in out.iterdir()) == ["compare.csv", "compare.md", "compare.png"]
     assert (out / "compare.png").read_bytes().startswith(b"\x89PNG")
     assert cli.main(["compare", "ridge(0.25)", "--dims", "3"]) == 2

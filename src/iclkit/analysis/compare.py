@@ -18,7 +18,7 @@ from iclkit.analysis.distances import Truth, right_answers, squared_difference
 from iclkit.analysis.intervals import Curve, Interval, ratio
 from iclkit.analysis.naming import named, written
 from iclkit.analysis.questions import Questions, answers, ask
-from iclkit.analysis.table import Table
+from iclkit.analysis.table import Table, markdown
 from iclkit.errors import UserError, unknown
 from iclkit.learners import RegressionLearner, as_learner, bayes
 from iclkit.tasks import RegressionTask
@@ -35,6 +35,7 @@ class Comparison:
 
     Args:
         task: Where the episodes came from.
+        learners: The learners by name.
         asked: The episodes, queries and right answers.
         predictions: The learners' answers, by name.
         reference: Name of the exact reference among them; None where none is known.
@@ -42,6 +43,7 @@ class Comparison:
     """
 
     task: RegressionTask
+    learners: Mapping[str, RegressionLearner]
     asked: Questions
     predictions: Mapping[str, Float[Tensor, "B N"]]
     reference: str | None
@@ -99,7 +101,7 @@ class Comparison:
         """Squared errors: a row for each learner, a column for each context size, and the mean over all sizes.
 
         Args:
-            context_sizes: Columns; some that show the course if None.
+            context_sizes: Columns; `some_sizes` if None.
         """
         return self._by_size({name: self.error(name) for name in self.names}, context_sizes)
 
@@ -142,15 +144,17 @@ class Comparison:
             found[f"squared prediction difference{unit}, mean over context sizes"] = self.distances()
         return found
 
-    def markdown(self) -> str:
-        """All tables as Markdown."""
-        head = (
+    @property
+    def head(self) -> str:
+        """What the tables are about, in a line."""
+        return (
             f"{len(self.asked.x)} episodes of {written(self.task)}; n = pairs in the context; "
             "± half of a 95 % interval"
         )
-        return "\n".join(
-            [head, *(f"\n{title}\n\n{table.markdown()}" for title, table in self.tables().items())]
-        )
+
+    def markdown(self) -> str:
+        """All tables as Markdown."""
+        return markdown(self.head, self.tables())
 
     __str__ = markdown
     _repr_markdown_ = markdown
@@ -204,14 +208,20 @@ class Comparison:
         found = squared_difference(a, b, self.asked)
         return Curve(found.context_sizes, found.values / self.scale)
 
+    @property
+    def some_sizes(self) -> list[int]:
+        """A few context sizes that show the course."""
+        dim, last = self.task.dim, self.context_sizes[-1]
+        return sorted({n for n in (0, dim // 2, dim, 2 * dim) if n < last} | {last})
+
     def _shown(self, context_sizes: Sequence[int] | None) -> list[int]:
-        last = self.context_sizes[-1]
         if context_sizes is None:
-            dim = self.task.dim
-            return sorted({n for n in (0, dim // 2, dim, 2 * dim) if n < last} | {last})
+            return self.some_sizes
         outside = [n for n in context_sizes if n not in self.context_sizes]
         if outside:
-            raise UserError(f"context sizes {outside} were not measured (measured: 0..{last})")
+            raise UserError(
+                f"context sizes {outside} were not measured (measured: 0..{self.context_sizes[-1]})"
+            )
         return list(context_sizes)
 
     def _by_size(self, curves: Mapping[str, Curve], context_sizes: Sequence[int] | None) -> Table:
@@ -255,6 +265,7 @@ def compare(
     predictions = {name: _answers(name, learner, asked) for name, learner in judged.items()}
     return Comparison(
         task,
+        judged,
         asked,
         predictions,
         BAYES if exact is not None else None,
@@ -273,6 +284,8 @@ def known_bayes(task: RegressionTask) -> RegressionLearner | None:
 def cell(interval: Interval) -> str:
     """A mean with half of its interval, as text: both to the first digit of the half."""
     mean, half = float(interval.mean), float(interval.half_width)
+    if half < 1e-4 * abs(mean):
+        return f"{mean:.4g} ± {half:.1g}"
     if not (half > 0 and 1e-3 <= max(abs(mean), half) < 1e5):
         return f"{mean:.2g} ± {half:.1g}"
     decimals = max(0, -math.floor(math.log10(half)))

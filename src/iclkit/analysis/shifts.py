@@ -9,7 +9,7 @@ from typing import Any
 
 from iclkit.analysis.compare import BAYES, Comparison, cell, compare, known_bayes
 from iclkit.analysis.naming import named, written
-from iclkit.analysis.table import Table
+from iclkit.analysis.table import Table, markdown
 from iclkit.errors import UserError, unknown
 from iclkit.tasks import SHIFTS, RegressionTask
 
@@ -70,13 +70,15 @@ class ShiftComparison:
         sizes = sorted({n for n in (dim // 2, dim, 2 * dim) if n < last} | {last})
         return {f"squared error{unit} after {n} pairs": self.table(n) for n in sizes}
 
+    @property
+    def head(self) -> str:
+        """What the tables are about, in a line."""
+        episodes = len(next(iter(self.conditions.values())).asked.x)
+        return f"{written(self.task)} and its shifts, {episodes} episodes each; ± half of a 95 % interval"
+
     def markdown(self) -> str:
         """All tables as Markdown."""
-        episodes = len(next(iter(self.conditions.values())).asked.x)
-        head = f"{written(self.task)} and its shifts, {episodes} episodes each; ± half of a 95 % interval"
-        return "\n".join(
-            [head, *(f"\n{title}\n\n{table.markdown()}" for title, table in self.tables().items())]
-        )
+        return markdown(self.head, self.tables())
 
     __str__ = markdown
     _repr_markdown_ = markdown

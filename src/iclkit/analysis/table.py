@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import html
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -71,3 +71,13 @@ class Table:
                 *(f"[bold]{escape(c)}[/]" if (i, j) in self.best else escape(c) for j, c in enumerate(row))
             )
         return table
+
+
+def markdown(head: str, tables: Mapping[str, Table]) -> str:
+    """Tables under their titles, as Markdown.
+
+    Args:
+        head: What they are about, in a line.
+        tables: The tables by title.
+    """
+    return "\n".join([head, *(f"\n{title}\n\n{table.markdown()}" for title, table in tables.items())])

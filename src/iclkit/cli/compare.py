@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +13,7 @@ from iclkit.cli.specs import parse_learner, parse_task, with_fields
 from iclkit.errors import UserError
 
 if TYPE_CHECKING:
+    from iclkit.analysis.table import Table
     from iclkit.tasks import RegressionTask
 
 _OTHERS = ("LeastSquares", "Averaging", "NearestNeighbors")
@@ -29,6 +31,9 @@ def run(argv: list[str]) -> None:
     parser.add_argument(
         "learners", metavar="LEARNER", nargs="*", help=f"others beside it (default: {', '.join(_OTHERS)})"
     )
+    parser.add_argument(
+        "--weights", action="store_true", help="also compare implicit linear weights and sensitivities (slower)"
+    )
     add_options(parser)
     given = parser.parse(argv)
     check_options(given, "compare.csv")
@@ -39,11 +44,16 @@ def run(argv: list[str]) -> None:
     others = given.learners or _OTHERS
     judged = [learner, *(parse_learner(text) for text in others)]
     found = compare(judged, task, context_points(given, learner), given.episodes, given.seed)
-    show(found)
+    tables = found.tables()
+    if given.weights:
+        from iclkit.analysis.weight_tables import compare_weights
+
+        tables |= compare_weights(found, seed=given.seed).tables(found.some_sizes)
+    show(tables)
     if given.out is not None:
         from iclkit.report.regression_figures import comparison_figure
 
-        save(given.out, "compare", found, comparison_figure(found))
+        save(given.out, "compare", found, tables, comparison_figure(found))
 
 
 def add_options(parser: Parser) -> None:
@@ -93,21 +103,22 @@ def context_points(given: argparse.Namespace, learner: Any, default: int = 40) -
     return default if learner.limit is None else min(default, learner.limit + 1)
 
 
-def show(found: Any) -> None:
-    """Print all tables."""
+def show(tables: Mapping[str, Table]) -> None:
+    """Print tables under their titles."""
     from rich.console import Console
 
     console = Console()
-    for title, table in found.tables().items():
+    for title, table in tables.items():
         console.print(table.rich(title))
 
 
-def save(folder: Path, name: str, found: Any, figure: Any) -> None:
+def save(folder: Path, name: str, found: Any, tables: Mapping[str, Table], figure: Any) -> None:
     """Write the numbers, the tables and the figure."""
+    from iclkit.analysis.table import markdown
     from iclkit.report.figures import png
 
     folder.mkdir(parents=True, exist_ok=True)
     output.write(folder / f"{name}.csv", found.to_csv().encode())
-    output.write(folder / f"{name}.md", found.markdown().encode())
+    output.write(folder / f"{name}.md", markdown(found.head, tables).encode())
     output.write(folder / f"{name}.png", png(figure))
     output.note(f"wrote {name}.csv, {name}.md and {name}.png to {folder}")

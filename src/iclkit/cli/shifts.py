@@ -32,8 +32,9 @@ def run(argv: list[str]) -> None:
     judged = [learner, *(parse_learner(text) for text in given.learners or _OTHERS)]
     points = context_points(given, learner, default=41)
     found = compare_shifts(judged, task, points, given.episodes, given.seed, given.shifts)
-    show(found)
+    tables = found.tables()
+    show(tables)
     if given.out is not None:
         from iclkit.report.regression_figures import shifts_figure
 
-        save(given.out, "shifts", found, shifts_figure(found))
+        save(given.out, "shifts", found, tables, shifts_figure(found))
