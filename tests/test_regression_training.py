@@ -162,6 +162,18 @@ def test_squared_error_and_its_gradient(labels: Any, positions: Any) -> None:
     assert torch.allclose(gradient(objective, network, pairs), expected, rtol=1e-12)
 
 
+def test_balance_weighs_each_prefix_by_its_own_error() -> None:
+    """d/dw mean_n log(mse_n + b) = mean_n (d/dw mse_n) / (mse_n + b)."""
+    network, pairs = Affine(), batch()
+    error = pairs.x @ network.weight - pairs.y
+    per_prefix = 2 * (error[..., None] * pairs.x).mean(0)
+    expected = (per_prefix / (error.square().mean(0) + 0.1)[:, None]).mean(0)
+    found = gradient(SquaredError(balance=0.1), network, pairs)
+    assert torch.allclose(found, expected, rtol=1e-12)
+    with pytest.raises(UserError, match="balance must be positive"):
+        SquaredError(balance=0.0)
+
+
 def test_law_labels_have_the_same_mean_gradient_and_less_variance() -> None:
     """The gradients differ by 2 mean ε x: of mean zero, and of variance 4 σ² / (B N) in each coordinate.
 

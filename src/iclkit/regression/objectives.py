@@ -75,12 +75,12 @@ class SquaredError(RegressionObjective):
 
     With `labels="law"` the label is not the noisy y_n but the episode's own f(x_n), which every simulator
     knows: the conditional expectation of y_n given the input and the function (Rao-Blackwell). The mean
-    gradient and so the minimum, the Bayes prediction, are the same, and the gradient has less variance; the loss
-    is lower by the variance of the noise. The law enters through the label alone, never the network.
+    gradient and so the minimum, the Bayes prediction, are the same, and the gradient has less variance; the
+    loss is lower by the variance of the noise. The law enters through the label alone, never the network.
 
-    With `balance` the loss is the mean over n of log(mean squared error at n + balance): each prefix is minimised
-    at the same prediction as before, but counts by its relative error. Otherwise the early prefixes, whose error
-    no learner can reduce, drown what the late ones have to say.
+    With `balance` the loss is the mean over n of log(mean squared error at n + balance): each prefix has its
+    minimum at the same prediction as before, but counts by its relative error. Otherwise the early prefixes,
+    whose error no learner can reduce, drown what the late ones have to say.
 
     Args:
         labels: "targets" or "law".
