@@ -18,6 +18,7 @@ from iclkit.learners.mixture_predictive import MixturePredictive
 from iclkit.learners.nearest_neighbors import NearestNeighbors
 from iclkit.learners.on_features import OnFeatures, ProbabilisticOnFeatures
 from iclkit.learners.pool import PoolBayes
+from iclkit.learners.pool_posterior import PoolPosterior, SmoothedPoolPosterior
 from iclkit.learners.regression import (
     CallableLearner,
     LinearLearner,
@@ -26,6 +27,7 @@ from iclkit.learners.regression import (
     as_learner,
 )
 from iclkit.learners.ridge import BayesLinear, Ridge
+from iclkit.tasks import LinearPool
 
 # The textbook learners of regression, each with the settings of an example (those published, where there are).
 REGRESSION_LEARNERS: dict[str, Callable[[], RegressionLearner]] = {
@@ -41,6 +43,8 @@ REGRESSION_LEARNERS: dict[str, Callable[[], RegressionLearner]] = {
     "OnePassSGD": lambda: OnePassSGD(0.01),
     "GaussianProcess": GaussianProcess,
     "Lasso": lambda: Lasso(0.1),
+    "PoolPosterior": lambda: PoolPosterior(LinearPool(), 0.5),
+    "SmoothedPoolPosterior": lambda: SmoothedPoolPosterior(LinearPool(), 0.5, 0.1),
 }
 
 __all__ = [
@@ -66,11 +70,13 @@ __all__ = [
     "OnFeatures",
     "OnePassSGD",
     "PoolBayes",
+    "PoolPosterior",
     "Predictive",
     "ProbabilisticLearner",
     "ProbabilisticOnFeatures",
     "RegressionLearner",
     "Ridge",
+    "SmoothedPoolPosterior",
     "Zero",
     "as_learner",
     "bayes",

@@ -12,6 +12,7 @@ from iclkit.errors import UserError
 from iclkit.learners.gaussian_process import GaussianProcess
 from iclkit.learners.least_squares import LeastSquares
 from iclkit.learners.on_features import OnFeatures, ProbabilisticOnFeatures
+from iclkit.learners.pool_posterior import PoolPosterior
 from iclkit.learners.regression import ProbabilisticLearner, RegressionLearner
 from iclkit.learners.ridge import BayesLinear
 from iclkit.tasks import (
@@ -20,6 +21,7 @@ from iclkit.tasks import (
     GaussianProcesses,
     HalfSubspace,
     LabelNoise,
+    LinearPool,
     LinearRegression,
     OrthogonalQueries,
     Padded,
@@ -66,11 +68,16 @@ def _processes(task: GaussianProcesses, noise_std: float, factor: float) -> Regr
     return GaussianProcess(task.kernel, task.length_scale, variance, noise_std, task.period)
 
 
+def _pool(task: LinearPool, noise_std: float, factor: float) -> RegressionLearner:
+    return PoolPosterior(task if factor == 1 else factor * task.weights(), noise_std)
+
+
 # A new task with a closed form gets its line here: a function of it, the noise and a factor of the functions.
 REGRESSION_REFERENCES: dict[type[RegressionTask], Callable[..., RegressionLearner]] = {
     LinearRegression: _linear,
     FeatureRegression: _features,
     GaussianProcesses: _processes,
+    LinearPool: _pool,
 }
 
 
