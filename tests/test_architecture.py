@@ -280,7 +280,7 @@ def test_docstrings_describe_arguments_that_exist() -> None:
 
 # Registries
 
-REGISTRIES = ("TASKS", "OBJECTIVES", "SAMPLERS", "RECIPES")
+REGISTRIES = ("TASKS", "OBJECTIVES", "REGRESSION_OBJECTIVES", "SAMPLERS", "RECIPES")
 
 
 def members() -> Iterator[tuple[str, str, Any]]:

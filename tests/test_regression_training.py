@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 import iclkit
+from iclkit.cli.train import _options, _override
 from iclkit.errors import UserError
 from iclkit.learners import ProbabilisticLearner, RegressionLearner
 from iclkit.learners.trained_regression import (
@@ -33,7 +34,7 @@ from iclkit.regression import (
 )
 from iclkit.regression.mixture import MIN_STD
 from iclkit.regression.units import Units
-from iclkit.tasks import GaussianMixtures, LinearRegression, Pairs
+from iclkit.tasks import GaussianMixtures, LinearRegression, Pairs, TaskMixture
 from iclkit.training import (
     RECIPES,
     Curriculum,
@@ -51,6 +52,7 @@ from iclkit.training import (
 )
 from iclkit.training.optimizers import Optimizers
 from iclkit.training.regression_recipes import pool_sweep
+from iclkit.training.trainer import _move
 
 NOISE = 0.3
 
@@ -427,6 +429,27 @@ def test_files_without_a_type_of_network_describe_energies() -> None:
         Recipe.from_dict({**data, "network": {**data["network"], "type": "InContextRegresor"}})
     with pytest.raises(UserError, match="did you mean 'SquaredError'"):
         Recipe.from_dict({**data, "objective": {"type": "SquareError"}})
+
+
+def test_options_reach_into_nested_tasks() -> None:
+    """What the command line offers: fields of tuples by their places, of a curriculum only where one is."""
+    options = set(_options(recipe_named("general")))
+    assert {"--task.tasks.0.least", "--task.tasks.6.task.task.depth", "--objective.units"} <= options
+    assert not {option for option in options if option.startswith("--curriculum")}
+    assert "--curriculum.every" in _options(recipe_named("linear-garg"))
+    changed = _override(recipe_named("general"), ["--task.tasks.0.least", "0.5", "--network.components", "2"])
+    assert isinstance(changed.task, TaskMixture)
+    assert changed.task.tasks[0].least == 0.5  # pyright: ignore
+    changed = _override(recipe_named("linear-garg"), ["--curriculum.every", "7", "--objective.labels", "law"])
+    assert changed.curriculum == Curriculum(every=7)
+    assert changed.objective == SquaredError(labels="law")
+
+
+def test_batches_move_with_all_their_laws() -> None:
+    """The meta device stands for an accelerator; also a mixture's laws, which are several."""
+    mixture = TaskMixture((LinearRegression(dim=3), LinearRegression(dim=3, noise_std=1.0)))
+    law: Any = _move(mixture.draw(6, 4, generator()), torch.device("meta")).law
+    assert {member.weights.device.type for member in law.members} == {"meta"}
 
 
 # Optimisers

@@ -45,9 +45,11 @@ def _draw(recipe: Recipe, step: int, episodes: int, generator: torch.Generator) 
 
 
 def _move(value: T, device: torch.device) -> T:
-    """Move every tensor inside a dataclass (an episode batch with its law)."""
+    """Move every tensor inside a dataclass (an episode batch with its law, or laws)."""
     if isinstance(value, Tensor):
         return value.to(device, non_blocking=True)  # pyright: ignore[reportReturnType]
+    if isinstance(value, tuple):
+        return tuple(_move(member, device) for member in value)  # pyright: ignore[reportReturnType]
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         fields = [field.name for field in dataclasses.fields(value) if field.init]
         return dataclasses.replace(value, **{name: _move(getattr(value, name), device) for name in fields})
