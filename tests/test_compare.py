@@ -556,7 +556,7 @@ def test_compare_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> 
 def test_shifts_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "out"
     arguments = ["--dim", "3", "--points", "5", "--episodes", "6", "--out", str(out)]
-    assert cli.main(["shifts", "ols", "zero", *arguments, "--shifts", "repeated-query", "skewed"]) == 0
+    assert cli.main(["shifts", "ols", *arguments, "--shifts", "repeated-query", "skewed"]) == 0
     assert "repeated-query" in capsys.readouterr().out
     assert sorted(path.name for path in out.iterdir()) == ["shifts.csv", "shifts.md", "shifts.png"]
     (out / "mine").touch()

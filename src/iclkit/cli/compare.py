@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -41,8 +41,7 @@ def run(argv: list[str]) -> None:
     learner, task = model_and_task(given)
     from iclkit.analysis.compare import compare
 
-    others = given.learners or _OTHERS
-    judged = [learner, *(parse_learner(text) for text in others)]
+    judged = beside(learner, given.learners, _OTHERS)
     found = compare(judged, task, context_points(given, learner), given.episodes, given.seed)
     tables = found.tables()
     if given.weights:
@@ -94,6 +93,12 @@ def model_and_task(given: argparse.Namespace) -> tuple[Any, RegressionTask]:
         return learner, parse_task(given.task, dim=given.dim, noise_std=given.noise_std)
     own = getattr(learner, "task", None) or parse_task("LinearRegression")
     return learner, with_fields(own, dim=given.dim, noise_std=given.noise_std)
+
+
+def beside(learner: Any, given: Sequence[str], default: Sequence[str]) -> list[Any]:
+    """A learner with those that it is compared with; of the default ones, those that it is not itself."""
+    others = [parse_learner(text) for text in given or default]
+    return [learner, *(other for other in others if given or type(other) is not type(learner))]
 
 
 def context_points(given: argparse.Namespace, learner: Any, default: int = 40) -> int:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from iclkit.cli.compare import add_options, check_options, context_points, model_and_task, save, show
+from iclkit.cli.compare import add_options, beside, check_options, context_points, model_and_task, save, show
 from iclkit.cli.parser import Parser
-from iclkit.cli.specs import parse_learner
 
 _OTHERS = ("LeastSquares", "Averaging")
 
@@ -29,7 +28,7 @@ def run(argv: list[str]) -> None:
     learner, task = model_and_task(given)
     from iclkit.analysis.shifts import compare_shifts
 
-    judged = [learner, *(parse_learner(text) for text in given.learners or _OTHERS)]
+    judged = beside(learner, given.learners, _OTHERS)
     points = context_points(given, learner, default=41)
     found = compare_shifts(judged, task, points, given.episodes, given.seed, given.shifts)
     tables = found.tables()
