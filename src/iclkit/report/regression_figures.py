@@ -150,8 +150,9 @@ def draw_curves(axes: Axes, lines: Mapping[str, Curve], styles: Mapping[str, Sty
         )
         band = {"color": style["color"], "alpha": 0.15, "linewidth": 0}
         axes.fill_between(curve.context_sizes, low, high, **band)
-        # The first is judged, so it lies on top of what it is like.
-        axes.plot(curve.context_sizes, mean, **style, zorder=4 - order / len(lines))
+        # The first is judged, so it lies on top of what it is like; Bayes' dashes leave others to be seen.
+        height = 3.5 if name == BAYES else 4.0 if order == 0 else 3 - order / len(lines)
+        axes.plot(curve.context_sizes, mean, **style, zorder=height)
     _frame(axes)
     sizes = [n for curve in lines.values() for n in curve.context_sizes]
     margin = 0.01 * max(1, max(sizes))
