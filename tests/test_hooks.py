@@ -71,20 +71,22 @@ def test_listening_changes_nothing(name: str) -> None:
 @pytest.mark.parametrize("name", TRANSFORMERS)
 def test_names_are_the_same_in_every_transformer(name: str) -> None:
     net, _ = NETWORKS[name]
-    assert set(net.hook_points()) == {f"blocks.{index}.{point}" for index in (0, 1) for point in BLOCK}
+    names = {f"blocks.{index}.{point}" for index in (0, 1) for point in BLOCK}
+    assert set(net.hook_points()) == {"embedded", *names}
 
 
 def test_names_of_recurrent_layers() -> None:
-    assert list(NETWORKS["lstm"][0].hook_points()) == ["layers.0.state", "layers.1.state"]
+    assert list(NETWORKS["lstm"][0].hook_points()) == ["embedded", "layers.0.state", "layers.1.state"]
 
 
 @pytest.mark.parametrize("name", TRANSFORMERS)
 def test_the_stream_is_the_sum_of_what_the_layers_add(name: str) -> None:
     net, inputs = NETWORKS[name]
     _, cache = net.run_with_cache(*inputs)
-    first, second = cache["blocks.0.residual"], cache["blocks.1.residual"]
-    added = cache["blocks.1.attention_out"] + cache["blocks.1.mlp_out"]
-    torch.testing.assert_close(second, first + added, rtol=0, atol=1e-12)
+    stream = cache["embedded"]
+    for index in (0, 1):
+        stream = stream + cache[f"blocks.{index}.attention_out"] + cache[f"blocks.{index}.mlp_out"]
+        torch.testing.assert_close(cache[f"blocks.{index}.residual"], stream, rtol=0, atol=1e-12)
 
 
 def test_patterns_are_the_softmax_of_queries_and_keys_at_all_tokens() -> None:

@@ -101,13 +101,14 @@ class Recurrent(nn.Module):
 
     def __init__(self, cell: str, width: int, layers: int, bias: bool = True) -> None:
         super().__init__()
+        self.embedded = HookPoint()
         self.layers = nn.ModuleList(RecurrentLayer(cell, width, bias) for _ in range(layers))
 
     def forward(
         self, x: Float[Tensor, "B T W"], rows: slice | None = None
     ) -> tuple[Float[Tensor, "B R W"], list[States]]:
         """Encode a sequence; the rows that are asked for (all if None), and what queries need."""
-        memories = []
+        x, memories = self.embedded(x), []
         for layer in self._stack():
             x, states = layer(x)
             memories.append(states)
@@ -120,6 +121,7 @@ class Recurrent(nn.Module):
 
         Lengths [B, Q] give each episode its own.
         """
+        x = self.embedded(x)
         for layer, states in zip(self._stack(), memories, strict=True):
             x = layer.query(x, states, lengths)
         return x

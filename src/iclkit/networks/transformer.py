@@ -86,6 +86,7 @@ class Transformer(nn.Module):
 
     def __init__(self, config: BlockConfig, layers: int, tied: bool = False) -> None:
         super().__init__()
+        self.embedded = HookPoint()
         first = Block(config)
         others = (first.twin() if tied else Block(config) for _ in range(1, layers))
         self.blocks = nn.ModuleList([first, *others])
@@ -103,7 +104,7 @@ class Transformer(nn.Module):
                 unless somebody listens to it.
         """
         mask = Mask.lower(x) if mask is None else mask
-        memories = []
+        x, memories = self.embedded(x), []
         late = rows is not None and _listened(self.blocks[-1])
         for index, block in enumerate(self._stack(), 1):
             x, memory = block(x, mask, None if late or index < len(self.blocks) else rows)
@@ -125,6 +126,7 @@ class Transformer(nn.Module):
         stored = memories[0].keys.shape[-2]
         hidden = torch.arange(stored, device=x.device) >= lengths[..., None]
         hidden = hidden if lengths.ndim == 1 else hidden[:, None]  # an axis for heads
+        x = self.embedded(x)
         for block, memory in zip(self._stack(), memories, strict=True):
             x = block.query(x, memory, hidden, twice)
         return self.norm(x)
