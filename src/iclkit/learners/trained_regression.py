@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 from torch.distributions import MixtureSameFamily
 from torch.nn import functional as F
@@ -85,71 +85,51 @@ class TrainedRegressor(RegressionLearner):
     def _mean(self, said: _Said) -> Tensor:
         if self.network.components:
             return _mixture(said).mean
-        return (
-            said.outputs[..., 0] if said.units is None else said.units[0] + said.units[1] * said.outputs[..., 0]
-        )
+        value = said.outputs[..., 0]
+        return value if said.units is None else said.units[0] + said.units[1] * value
 
     def _say(self, x: Float[Tensor, "B N d"], y: Float[Tensor, "B N"]) -> _Said:
         """What the network says of every y_n."""
-        x, dtype = self._padded(x), self._dtype
         if not self.standardise:
-            return _Said(self.network(x.to(dtype), y.to(dtype)))
-
-        def ask(x: Tensor, y: Tensor, units: Units, rows: Tensor, places: Tensor) -> Tensor:
-            outputs = self.network(units.inputs(x).to(dtype), units.targets(y).to(dtype))
-            return outputs[torch.arange(len(rows), device=x.device), places]
-
-        return self._in_units(x, y, torch.arange(x.shape[1], device=x.device), x.shape[1], ask)
+            return _Said(self.network(self._padded(x).to(self._dtype), y.to(self._dtype)))
+        said = self._in_units(x[:, :-1], y[:, :-1], x[:, :, None], torch.arange(x.shape[1], device=x.device))
+        assert said.units is not None
+        mean, std = said.units
+        return _Said(said.outputs[:, :, 0], (mean[..., 0], std[..., 0]))
 
     def _answer(self, x: Tensor, y: Tensor, queries: Tensor, prefixes: list[int]) -> _Said:
         """What the network says at queries [B, P, K, d] after their prefixes."""
         longest, dtype = max(prefixes), self._dtype
-        x, y, queries = self._padded(x[:, :longest]), y[:, :longest], self._padded(queries)
-        lengths = torch.tensor(prefixes, device=x.device)
-        if not self.standardise:
-            return _Said(self.network.queries(x.to(dtype), y.to(dtype), queries.to(dtype), lengths))
-        flat = queries.flatten(0, 1)
-
-        def ask(x: Tensor, y: Tensor, units: Units, rows: Tensor, places: Tensor) -> Tensor:
-            # A network answers the same prefixes in every row. Each row needs its own alone, the diagonal.
-            asked = units.inputs(flat[rows]).to(dtype)[:, None].expand(-1, len(lengths), -1, -1)
-            outputs = self.network.queries(
-                units.inputs(x).to(dtype), units.targets(y).to(dtype), asked, lengths
-            )
-            return outputs[torch.arange(len(rows), device=x.device), places]
-
-        said = self._in_units(x, y, lengths, longest + len(prefixes) * queries.shape[2], ask)
-        assert said.units is not None
-        mean, std = said.units
-        return _Said(said.outputs, (mean[..., None], std[..., None]))
+        x, y, lengths = x[:, :longest], y[:, :longest], torch.tensor(prefixes, device=x.device)
+        if self.standardise:
+            return self._in_units(x, y, queries, lengths)
+        inputs = self._padded(x).to(dtype), y.to(dtype), self._padded(queries).to(dtype)
+        return _Said(self.network.queries(*inputs, lengths))
 
     def _in_units(
-        self, x: Tensor, y: Tensor, lengths: Tensor, tokens: int, ask: Callable[..., Tensor]
+        self,
+        x: Float[Tensor, "B N d"],
+        y: Float[Tensor, "B N"],
+        queries: Float[Tensor, "B P K d"],
+        lengths: Int[Tensor, " P"],
     ) -> _Said:
-        """Ask for each prefix in the units of its own pairs.
-
-        Args:
-            x: Inputs [B, N, d].
-            y: Targets [B, N].
-            lengths: Of the prefixes [P].
-            tokens: What one row of a batch costs.
-            ask: From data in float64, their units, the rows' numbers in 0..BP - 1 and places in `lengths`.
-        """
+        """What the network says at queries after prefixes, each in the units of its own pairs."""
+        (batch, count), dtype = queries.shape[:2], self._dtype
         # In float64 until the data are in standard units: float32 has few digits left beside a large mean.
-        x, y = x.double(), y.double()
-        outputs, means, stds = [], [], []
-        for rows in torch.arange(len(x) * len(lengths), device=x.device).split(
-            max(1, _TOKENS // max(1, tokens))
-        ):
-            episodes, places = rows // len(lengths), rows % len(lengths)
-            units = Units.fit(x[episodes], y[episodes], lengths[places])
-            outputs.append(ask(x[episodes], y[episodes], units, rows, places))
+        x, queries, y = self._padded(x.double()), self._padded(queries.double()), y.double()
+        flat, outputs, means, stds = queries.flatten(0, 1), [], [], []
+        # One row of a batch for each prefix of each episode, as many at a time as fit into memory.
+        size = max(1, _TOKENS // (x.shape[1] + queries.shape[2]))
+        for rows in torch.arange(batch * count, device=x.device).split(size):
+            context, targets, own = x[rows // count], y[rows // count], lengths[rows % count]
+            units = Units.fit(context, targets, own)
+            context, targets = units.inputs(context).to(dtype), units.targets(targets).to(dtype)
+            asked = units.inputs(flat[rows]).to(dtype)[:, None]
+            outputs.append(self.network.queries(context, targets, asked, own[:, None])[:, 0])
             means.append(units.y_mean)
             stds.append(units.y_std)
-        said, mean, std = (
-            torch.cat(parts).unflatten(0, (len(x), len(lengths))) for parts in (outputs, means, stds)
-        )
-        return _Said(said.double(), (mean, std))
+        mean, std = (torch.cat(parts).view(batch, count, 1) for parts in (means, stds))
+        return _Said(torch.cat(outputs).double().unflatten(0, (batch, count)), (mean, std))
 
     @property
     def _dtype(self) -> torch.dtype:
