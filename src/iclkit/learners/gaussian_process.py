@@ -26,8 +26,8 @@ class GaussianProcess(ProbabilisticLearner):
         kernel: "rbf", "matern32", "matern52", "periodic" or "linear", as in `tasks.kernels.covariance`.
         length_scale: In units of the inputs ("periodic": of the radius of the circle).
         variance: That of the function's values.
-        noise_std: Standard deviation of the noise; 0 is allowed. The diagonal has 1e-10 variance besides (what
-            scikit-learn adds to it, too).
+        noise_std: Standard deviation of the noise; 0 is allowed. The diagonal has 1e-10 of the variance
+            besides (scikit-learn: 1e-10).
         period: For "periodic".
 
     Raises:
@@ -88,7 +88,7 @@ class GaussianProcess(ProbabilisticLearner):
     def _factor(self, x: Tensor, y: Tensor) -> tuple[Float[Tensor, "B N N"], Float[Tensor, "B N"]]:
         """L and z = L⁻¹ y, in float64: smooth kernels make matrices that are singular to float32."""
         own = torch.eye(x.shape[1], dtype=x.dtype, device=x.device)
-        noise = self.noise_std**2 + _JITTER * max(1.0, self.variance)
+        noise = self.noise_std**2 + _JITTER * self.variance
         lower = torch.linalg.cholesky(self._covariance(x, x) + noise * own)
         return lower, torch.linalg.solve_triangular(lower, y[..., None], upper=False)[..., 0]
 

@@ -52,8 +52,10 @@ class NearestNeighbors(RegressionLearner):
         return torch.cat([self._mean(*part, lengths) for part in parts])
 
     def _mean(self, x: Tensor, y: Tensor, queries: Tensor, lengths: Tensor) -> Float[Tensor, "B P K"]:
-        # Differences, not products: a repeated input must be at distance 0 exactly.
-        distance = torch.cdist(queries.flatten(1, 2), x, compute_mode="donot_use_mm_for_euclid_dist")
+        # Differences, not products: a repeated input must be at distance 0 exactly. In float64, whose squares
+        # neither vanish nor overflow where float32's do.
+        kind, x, y = x.dtype, x.double(), y.double()
+        distance = torch.cdist(queries.double().flatten(1, 2), x, compute_mode="donot_use_mm_for_euclid_dist")
         distance = distance.view(*queries.shape[:3], -1)
         known = torch.arange(x.shape[1], device=x.device) < lengths[:, None]  # [P, N]
         ordered, order = distance.masked_fill(~known[:, None], torch.inf).sort(dim=-1, stable=True)
@@ -65,4 +67,5 @@ class NearestNeighbors(RegressionLearner):
             # Relative to the nearest, so that no square overflows or vanishes; the factor cancels.
             near = torch.where(hit | ~nearest.isfinite(), 1.0, nearest)
             weight = torch.where(hit.any(-1, keepdim=True), hit.to(x), weight * (near[..., :1] / near) ** 2)
-        return (weight * targets).sum(-1) / weight.sum(-1).clamp(min=torch.finfo(x.dtype).tiny)
+        # Without any neighbour the sum of the weights is 0; else one of them is 1.
+        return ((weight * targets).sum(-1) / weight.sum(-1).clamp(min=1)).to(kind)
