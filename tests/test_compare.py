@@ -16,10 +16,10 @@ from torch import Tensor
 
 import iclkit
 from iclkit import cli
-from iclkit.analysis.compare import cell, compare
+from iclkit.analysis.compare import compare
 from iclkit.analysis.distances import error, excess_risk, spd
 from iclkit.analysis.interpolation import interpolate, match_scale
-from iclkit.analysis.intervals import Curve, Interval, ratio
+from iclkit.analysis.intervals import Curve, Interval, cell, ratio
 from iclkit.analysis.linear_weights import ilwd
 from iclkit.analysis.naming import named, written
 from iclkit.analysis.questions import answers, ask
@@ -309,6 +309,8 @@ def test_comparison_of_known_learners() -> None:
     torch.testing.assert_close(found.excess("off").mean, torch.full((12,), 0.09 / 4, dtype=torch.float64))
     risk = found.error("Bayes").mean + 0.25 / 4
     torch.testing.assert_close(found.bayes_ratio("off").mean, 1 + 0.09 / 4 / risk)
+    without = found.bayes_ratio("off", noise=False).mean
+    torch.testing.assert_close(without, 1 + 0.09 / 4 / (risk - 0.25 / 4))
     assert found.asked.truth is not None
     torch.testing.assert_close(found.error("zero").values, found.asked.truth.double().square() / 4)
     torch.testing.assert_close(found.error("zero").values, found.signal.values)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +14,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from iclkit.analysis.distances import Truth, right_answers, squared_difference
-from iclkit.analysis.intervals import Curve, Interval, ratio
+from iclkit.analysis.intervals import Curve, Interval, cell, ratio
 from iclkit.analysis.naming import named, written
 from iclkit.analysis.questions import Questions, answers, ask
 from iclkit.analysis.table import Table, markdown
@@ -83,17 +82,23 @@ class Comparison:
         """
         return self.spd(name, self._known_reference())
 
-    def bayes_ratio(self, name: str) -> Interval:
-        """Risk of a learner over Bayes' risk, the noise of the targets included in both: 1 is best.
+    def bayes_ratio(self, name: str, noise: bool = True) -> Interval:
+        """Risk of a learner over Bayes' risk: 1 is best.
 
         Where targets have no noise, Bayes' risk goes to zero and the ratio says nothing; see `excess` there.
+
+        Args:
+            name: The learner.
+            noise: Whether both risks are those of predicting noisy targets; if not, of finding the function. That
+                is the harder test, for both are small after many pairs.
 
         Raises:
             UserError: No exact reference is known for the task.
         """
-        risk = self.error(self._known_reference())
-        if self.asked.truth is not None:
+        risk = self.error(self._known_reference(), "function" if not noise else None)
+        if noise and self.asked.truth is not None:
             risk = Curve(risk.context_sizes, risk.values + self.task.noise_std**2 / self.scale)
+        # The excess is the same with and without noise, and far better known than a difference of risks.
         extra = self.excess(name)
         return ratio(Curve(risk.context_sizes, risk.values + extra.values), risk)
 
@@ -110,13 +115,13 @@ class Comparison:
         others = [name for name in self.names if name != self._known_reference()]
         return self._by_size({name: self.excess(name) for name in others}, context_sizes)
 
-    def ratio_table(self, context_sizes: Sequence[int] | None = None) -> Table:
-        """Risks over Bayes' risk, as `table`."""
+    def ratio_table(self, context_sizes: Sequence[int] | None = None, noise: bool = True) -> Table:
+        """Risks over Bayes' risk, as `table`; `noise` as of `bayes_ratio`."""
         sizes = self._shown(context_sizes)
         others = [name for name in self.names if name != self._known_reference()]
         rows = []
         for name in others:
-            found = self.bayes_ratio(name)
+            found = self.bayes_ratio(name, noise)
             rows.append([name, *(cell(found[self.context_sizes.index(n)]) for n in sizes)])
         return Table(["learner", *(f"n = {n}" for n in sizes)], rows)
 
@@ -139,7 +144,9 @@ class Comparison:
         if self.reference is not None:
             found[f"excess risk{unit} over Bayes"] = self.excess_table()
             if self.task.noise_std > 0:
-                found["risk / Bayes' risk, noise included"] = self.ratio_table()
+                found["risk / Bayes' risk, noise of the targets included"] = self.ratio_table()
+                if self.asked.truth is not None:
+                    found["risk / Bayes' risk, against the noiseless function"] = self.ratio_table(noise=False)
         if len(self.names) > 1:
             found[f"squared prediction difference{unit}, mean over context sizes"] = self.distances()
         return found
@@ -279,17 +286,6 @@ def known_bayes(task: RegressionTask) -> RegressionLearner | None:
         return bayes(task)
     except UserError:
         return None
-
-
-def cell(interval: Interval) -> str:
-    """A mean with half of its interval, as text: both to the first digit of the half."""
-    mean, half = float(interval.mean), float(interval.half_width)
-    if half < 1e-4 * abs(mean):
-        return f"{mean:.4g} ± {half:.1g}"
-    if not (half > 0 and 1e-3 <= max(abs(mean), half) < 1e5):
-        return f"{mean:.2g} ± {half:.1g}"
-    decimals = max(0, -math.floor(math.log10(half)))
-    return f"{mean:.{decimals}f} ± {half:.{decimals}f}"
 
 
 def _answers(name: str, learner: RegressionLearner, asked: Questions) -> Tensor:

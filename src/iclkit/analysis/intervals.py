@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -137,6 +138,17 @@ def ratio(top: Curve, bottom: Curve, level: float = 0.95, seed: int = 0) -> Inte
     above, below = top.values.double().cpu(), bottom.values.double().cpu()
     drawn = _resampling(len(above), seed)
     return _percentiles(above.mean(0) / below.mean(0), (drawn @ above) / (drawn @ below), level)
+
+
+def cell(interval: Interval) -> str:
+    """A mean with half of its interval, as text: both to the first digit of the half."""
+    mean, half = float(interval.mean), float(interval.half_width)
+    if half < 1e-4 * abs(mean):
+        return f"{mean:.4g} ± {half:.1g}"
+    if not (half > 0 and 1e-3 <= max(abs(mean), half) < 1e5):
+        return f"{mean:.2g} ± {half:.1g}"
+    decimals = max(0, -math.floor(math.log10(half)))
+    return f"{mean:.{decimals}f} ± {half:.{decimals}f}"
 
 
 def _check_paired(a: Curve, b: Curve) -> None:

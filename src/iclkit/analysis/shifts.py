@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from iclkit.analysis.compare import BAYES, Comparison, cell, compare, known_bayes
+from iclkit.analysis.compare import BAYES, Comparison, compare, known_bayes
+from iclkit.analysis.intervals import cell
 from iclkit.analysis.naming import named, written
 from iclkit.analysis.table import Table, markdown
 from iclkit.errors import UserError, unknown

@@ -9,8 +9,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from iclkit.analysis.compare import Comparison, cell
-from iclkit.analysis.intervals import Curve, Interval
+from iclkit.analysis.compare import Comparison
+from iclkit.analysis.intervals import Curve, Interval, cell
 from iclkit.analysis.linear_weights import ImplicitWeights, implicit_weights
 from iclkit.analysis.questions import Questions
 from iclkit.analysis.sensitivities import cosine, sensitivities
