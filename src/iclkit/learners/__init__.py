@@ -6,6 +6,7 @@ from iclkit.learners.averaging import Averaging, Zero
 from iclkit.learners.base import DensityLearner, Predictive
 from iclkit.learners.bayes import bayes
 from iclkit.learners.classical import GaussianMixtureLearner, KernelDensityLearner
+from iclkit.learners.context_network import TrainedNetwork
 from iclkit.learners.curvature import GradientDescentPlusPlus, Newton
 from iclkit.learners.descent import GradientDescent, OnePassSGD
 from iclkit.learners.enumeration import EnumerationBayes
@@ -27,6 +28,7 @@ from iclkit.learners.regression import (
     as_learner,
 )
 from iclkit.learners.ridge import BayesLinear, Ridge
+from iclkit.learners.trees import BoostedTrees, GreedyTree
 from iclkit.tasks import LinearPool
 
 # The textbook learners of regression, each with the settings of an example (those published, where there are).
@@ -44,6 +46,9 @@ REGRESSION_LEARNERS: dict[str, Callable[[], RegressionLearner]] = {
     "GaussianProcess": GaussianProcess,
     "Lasso": lambda: Lasso(0.1),
     "PoolPosterior": lambda: PoolPosterior(LinearPool(), 0.5),
+    "TrainedNetwork": TrainedNetwork,
+    "GreedyTree": GreedyTree,
+    "BoostedTrees": lambda: BoostedTrees(trees=10),  # 100 in publications
     "SmoothedPoolPosterior": lambda: SmoothedPoolPosterior(LinearPool(), 0.5, 0.1),
 }
 
@@ -51,6 +56,7 @@ __all__ = [
     "REGRESSION_LEARNERS",
     "Averaging",
     "BayesLinear",
+    "BoostedTrees",
     "CallableLearner",
     "DensityLearner",
     "EnumerationBayes",
@@ -58,6 +64,7 @@ __all__ = [
     "GaussianProcess",
     "GradientDescent",
     "GradientDescentPlusPlus",
+    "GreedyTree",
     "KernelDensityLearner",
     "Lasso",
     "LatentSMC",
@@ -77,6 +84,7 @@ __all__ = [
     "RegressionLearner",
     "Ridge",
     "SmoothedPoolPosterior",
+    "TrainedNetwork",
     "Zero",
     "as_learner",
     "bayes",
