@@ -20,7 +20,7 @@ _FIRST, _SECOND, _EPSILON = 0.9, 0.999, 1e-8
 
 @dataclass(frozen=True)
 class TrainedNetwork(RegressionLearner):
-    """A network of two layers, ŷ = vᵀ relu(Wᵀx + b) + c, trained by Adam on the mean squared error of the context.
+    """A network of two layers, ŷ = vᵀ relu(Wᵀx + b) + c, trained by Adam on the mean square over the context.
 
     Every step takes all pairs of the context. All networks start from the same weights, torch's default for
     linear layers drawn from `seed`, so that an answer depends on nothing but its context. Before any pair it is
