@@ -44,6 +44,7 @@ from iclkit.learners import (
     Zero,
     as_learner,
 )
+from iclkit.learners.trained_regression import TrainedRegressor
 from iclkit.networks import Attention, MergedAttention
 from iclkit.regression import InContextRegressor
 from iclkit.report.figures import png
@@ -359,6 +360,25 @@ def test_every_learner_can_be_compared(name: str) -> None:
     assert found.error(name).mean.shape == (6,)
     sensitivity_difference(learner, Ridge(0.25), task, 4, 2, seeded())
     ilwd(learner, Ridge(0.25), task, 4, 2, seeded())
+
+
+def test_a_trained_network_is_a_learner_like_others() -> None:
+    network = InContextRegressor(dim=4, width=8, layers=2, heads=2, max_points=6).eval().requires_grad_(False)
+    model = TrainedRegressor(network, task=NOISY, name="mine")
+    found = compare([model, Ridge(0.25)], NOISY, points=7, episodes=6)
+    assert found.names == ["mine", "Ridge(0.25)", "Bayes"]
+    # The gradients that it allows are those of its predictions.
+    asked = ask(NOISY, 5, 3, seeded())
+    exact = sensitivities(model, asked)
+    hidden = sensitivities(as_learner(lambda x, y: model.predict(x, y).detach()), asked)
+    torch.testing.assert_close(exact, hidden, atol=2e-3, rtol=1e-2)
+    assert exact.abs().max() > 0
+    shifted = compare_shifts([model], NOISY, points=5, episodes=3, shifts=["random-orthants"])
+    assert "mine" in shifted.names
+    with pytest.raises(UserError, match=r"mine: .*at most 6"):
+        compare([model], NOISY, points=8, episodes=3)
+    with pytest.raises(UserError, match=r"mine: x must have shape \[episodes, points, 4\]"):
+        compare([model], LinearRegression(dim=5), points=4, episodes=3)
 
 
 def test_mistakes_in_comparisons() -> None:

@@ -89,8 +89,8 @@ class Comparison:
 
         Args:
             name: The learner.
-            noise: Whether both risks are those of predicting noisy targets; if not, of finding the function. That
-                is the harder test, for both are small after many pairs.
+            noise: Whether both risks are those of predicting noisy targets; if not, of finding the function.
+                That is the harder test, for both are small after many pairs.
 
         Raises:
             UserError: No exact reference is known for the task.
