@@ -37,6 +37,7 @@ from iclkit.tasks import (
     DiagonalCovariance,
     GaussianProcesses,
     LabelNoise,
+    LinearPool,
     LinearRegression,
     Padded,
     Polynomials,
@@ -534,6 +535,7 @@ NOISY: list[RegressionTask] = [
     Scaled(GaussianProcesses(2, "matern32", noise_std=0.2), targets_factor=2.0),
     GaussianProcesses(1, "periodic"),
 ]
+POOLS = [LinearPool(6, 4), Scaled(LinearPool(6, 4), 0.5, 2.0), LabelNoise(LinearPool(6, 4), 0.5)]
 
 
 @pytest.mark.parametrize("task", NOISY, ids=lambda task: type(task).__name__)
@@ -551,6 +553,19 @@ def test_bayes_knows_how_far_it_is_off(task: RegressionTask) -> None:
     count = normal.numel()
     assert abs(normal.square().sum() - count) < 5 * (2 * count) ** 0.5
     assert abs(normal.sum()) < 5 * count**0.5
+
+
+@pytest.mark.parametrize("task", POOLS, ids=lambda task: type(task).__name__)
+def test_bayes_of_a_pool_beats_what_knows_less(task: RegressionTask) -> None:
+    """A wrong scale of the pool or of the noise is a worse prediction, by far more than its standard error."""
+    x, y = task.sample(4000, 8, torch.Generator().manual_seed(0))
+    best = (bayes(task).predict(x, y) - y).square().mean(1)
+    for other in (bayes(LinearPool(6, 4)), bayes(LinearRegression(4, task.noise_std, 1.5))):
+        gain = (other.predict(x, y) - y).square().mean(1) - best
+        if type(task) is LinearPool and isinstance(other, type(bayes(task))):
+            assert gain.abs().max() == 0
+        else:
+            assert gain.mean() > 5 * gain.std() / len(gain) ** 0.5
 
 
 @pytest.mark.parametrize("shift", sorted(set(SHIFTS) - {"label-noise"}))
