@@ -8,8 +8,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-# Numbers that one part of a batch may hold at a time: on a CPU half a megabyte, which stays in a core's cache and
-# is allocated for one part and used again for the next; elsewhere what keeps the device busy.
+# Numbers that one part of a batch may hold at a time: on a CPU half a megabyte, which stays in a core's cache
+# and is allocated for one part and used again for the next; elsewhere what keeps the device busy.
 _ON_CPU, _ELSEWHERE = 1 << 16, 1 << 26
 
 
