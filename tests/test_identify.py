@@ -2,29 +2,40 @@
 
 from __future__ import annotations
 
+import itertools
+import json
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor
 
 from iclkit.analysis.families import FAMILIES
-from iclkit.analysis.identify import identify
+from iclkit.analysis.fitting import Estimate, fit
+from iclkit.analysis.identify import identify, resamples
 from iclkit.analysis.prompts import Prompts
 from iclkit.analysis.questions import ask
+from iclkit.analysis.targets import Target
+from iclkit.cli import main
+from iclkit.errors import UserError
 from iclkit.learners import (
     Averaging,
     BayesLinear,
+    GaussianProcess,
     GradientDescent,
+    GradientDescentPlusPlus,
     Lasso,
     LeastSquares,
     NearestNeighbors,
+    Newton,
     OnePassSGD,
+    PoolPosterior,
     RegressionLearner,
     Ridge,
     Zero,
 )
-from iclkit.tasks import LinearRegression
+from iclkit.tasks import LinearPool, LinearRegression
 
 NOISY = LinearRegression(dim=8, noise_std=0.5)
 
@@ -43,7 +54,11 @@ KNOWN: list[tuple[RegressionLearner, str, dict[str, float]]] = [
     (GradientDescent(7, 0.13), "GD", {"steps": 7, "rate": 0.13}),
     (GradientDescent(30, 0.05), "GD", {"steps": 30, "rate": 0.05}),
     (GradientDescent(2, 0.004, "sum"), "summed-loss GD", {"steps": 2, "rate": 0.004}),
+    (GradientDescent(2), "best-rate GD", {"steps": 2}),
+    (GradientDescentPlusPlus(3, 0.4, 0.01), "GD++", {"steps": 3, "rate": 0.4, "gamma": 0.01}),
+    (Newton(6), "Newton", {"steps": 6}),
     (OnePassSGD(0.02), "one-pass SGD", {"rate": 0.02}),
+    (GaussianProcess("rbf", 5.0, 1.0, 0.3), "Gaussian process", {"length_scale": 5.0, "noise_std": 0.3}),
 ]
 
 
@@ -78,6 +93,159 @@ def test_names_every_learner_in_disguise_for_every_seed(
     learner: RegressionLearner, family: str, values: dict[str, float], seed: int
 ) -> None:
     names_it(learner, family, values, seed, episodes=256)
+
+
+def test_names_the_posterior_of_a_pool() -> None:
+    task = LinearPool(size=64, dim=4)
+    found = identify(disguised(PoolPosterior(task, task.noise_std)), task, points=16, episodes=64)
+    assert found.nearest.family.name == "pool posterior"
+    assert found.grade == "is"
+
+
+def blend(a: RegressionLearner, b: RegressionLearner, share: float) -> Callable[[Tensor, Tensor], Tensor]:
+    return lambda x, y: share * a.predict(x, y) + (1 - share) * b.predict(x, y)
+
+
+def never_sure_of_the_wrong_one(
+    a: RegressionLearner, b: RegressionLearner, share: float, episodes: int
+) -> None:
+    """Whichever fitted member is nearest on many fresh episodes is the one named, or reported as tied.
+
+    The differences of those that are not hold jointly at 95 % for each blend, so that one of 20 could go wrong
+    if two members were exactly as near; of those that are not, fewer.
+    """
+    mixed = blend(a, b, share)
+    found = identify(mixed, NOISY, episodes=episodes, name="blend")
+    asked = Prompts.of(ask(NOISY, 40, 1024, torch.Generator().manual_seed(10**6)), slice(None)).asked
+    target = Target.of(mixed(asked.x, asked.y), asked.context_sizes)
+    distances = [
+        target.differences(match.learner.predict(asked.x, asked.y)).square().mean() for match in found.matches
+    ]
+    truly = found.matches[int(torch.stack(distances).argmin())]
+    assert truly is found.nearest or truly.tied, f"{found.verdict} Truly nearest: {truly.label}"
+    # Sure that it *is* something only where that explains everything, on fresh episodes as well.
+    if found.grade == "is":
+        assert distances[0] < 1e-5 * target.power, found.verdict
+
+
+@pytest.mark.parametrize("share", [0.5, 0.8])
+@pytest.mark.parametrize(
+    ("a", "b"),
+    [(Ridge(0.25), NearestNeighbors(3)), (LeastSquares(), Ridge(3.0))],
+    ids=["ridge-neighbours", "least squares-ridge"],
+)
+def test_blends_are_a_tie_or_the_nearer_one(a: RegressionLearner, b: RegressionLearner, share: float) -> None:
+    never_sure_of_the_wrong_one(a, b, share, episodes=128)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("share", [0.5, 0.8, 0.2])
+@pytest.mark.parametrize(
+    ("a", "b"), list(itertools.combinations([known[0] for known in KNOWN[1:]], 2)), ids=lambda v: str(v)
+)
+def test_all_blends_are_a_tie_or_the_nearer_one(
+    a: RegressionLearner, b: RegressionLearner, share: float
+) -> None:
+    never_sure_of_the_wrong_one(a, b, share, episodes=256)
+
+
+def test_halves_of_two_members_without_parameters_cannot_be_told_apart() -> None:
+    """½A + ½B is as far from A as from B, episode by episode."""
+    found = identify(
+        blend(Zero(), Averaging(), 0.5), NOISY, episodes=64, families=["zero", "averaging"], name="half"
+    )
+    assert len(found.tied) == 1
+    assert "cannot be told apart" in found.verdict
+    assert found.grade == "is nearest to, but unlike,"
+
+
+def test_a_learner_that_is_none_of_them_is_told_to_be_unlike() -> None:
+    found = identify(lambda x, y: x[..., 0].sign(), NOISY, episodes=64, name="sign")
+    assert found.grade == "is nearest to, but unlike,"
+
+
+def test_intervals_of_parameters_cover() -> None:
+    """Ridge whose penalty differs from episode to episode: the interval holds what many more episodes give.
+
+    One of 20 intervals at 95 % misses; at seeds fixed, 5 or more of 20 would have probability 0.003.
+    """
+
+    def noisy(x: Tensor, y: Tensor) -> Tensor:
+        shift = torch.sin(100 * y.sum(-1, keepdim=True))
+        weak, strong = Ridge(0.1).predict(x, y), Ridge(1.0).predict(x, y)
+        return weak + (strong - weak) * 0.5 * (1 + shift)
+
+    def fitted(episodes: int, seed: int) -> Estimate:
+        asked = ask(NOISY, 10, episodes, torch.Generator().manual_seed(seed))
+        prompts = Prompts.of(asked, slice(None))
+        target = Target.of(noisy(prompts.asked.x, prompts.asked.y), asked.context_sizes)
+        family = FAMILIES["ridge"](NOISY, 10)
+        assert family is not None
+        found = fit(family, prompts, target)
+        assert found is not None
+        return found.estimates(resamples(episodes), 0.95)["penalty"]
+
+    truth = fitted(8192, 1000).value
+    intervals = [fitted(128, seed) for seed in range(20)]
+    assert sum(not found.low <= truth <= found.high for found in intervals) < 5
+
+
+@pytest.mark.parametrize(
+    ("learner", "message"),
+    [
+        (lambda x, y: y, "the pairs before n alone"),
+        (lambda x, y: (x.sum(1, keepdim=True) * x).sum(-1), "the pairs before n alone"),
+        (lambda x, y: y[:, :3], "shape"),
+        (lambda x, y: y * torch.nan, "NaN or infinite values after 0 pairs"),
+    ],
+    ids=["its own target", "later inputs", "shape", "nan"],
+)
+def test_refuses_what_is_no_learner(learner: Callable[[Tensor, Tensor], Tensor], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        identify(learner, NOISY, episodes=32)
+
+
+def test_refuses_unknown_families_and_sizes() -> None:
+    with pytest.raises(UserError, match="did you mean 'ridge'"):
+        identify(Zero(), NOISY, families=["rigde"])
+    with pytest.raises(UserError, match="does not apply"):
+        identify(Zero(), NOISY, families=["pool posterior"])
+    with pytest.raises(UserError, match="context_sizes must lie in 0"):
+        identify(Zero(), NOISY, context_sizes=[40])
+    with pytest.raises(UserError, match="points must be at least 2"):
+        identify(Zero(), NOISY, points=1)
+
+
+def test_answers_the_same_again_and_draws_from_no_global_generator(untouched_generators: None) -> None:
+    first, second = (identify(Ridge(0.3), NOISY, points=10, episodes=32).to_json() for _ in range(2))
+    assert first == second
+    assert json.loads(first)["matches"][0]["parameters"]["penalty"]["value"] == pytest.approx(0.3, rel=1e-3)
+
+
+def test_context_sizes_that_count_decide() -> None:
+    """A learner that is averaging up to 5 pairs and ridge after them."""
+
+    def changing(x: Tensor, y: Tensor) -> Tensor:
+        early = torch.arange(x.shape[1]) <= 5
+        return torch.where(early, Averaging().predict(x, y), Ridge(1.0).predict(x, y))
+
+    few = identify(changing, NOISY, points=12, episodes=32, context_sizes=range(1, 6))
+    many = identify(changing, NOISY, points=12, episodes=32, context_sizes=range(6, 12))
+    assert (few.nearest.family.name, many.nearest.family.name) == ("averaging", "ridge")
+    both = identify(changing, NOISY, points=12, episodes=64, families=["averaging", "ridge"])
+    apart = {size: match.family.name for size, (match, sure) in enumerate(both.nearest_by_size()) if sure}
+    assert apart == {n: "averaging" if n <= 5 else "ridge" for n in range(1, 12)}
+
+
+def test_figure_and_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("matplotlib")
+    out = tmp_path / "found"
+    arguments = ["identify", "knn(3)", "--task", "linear", "--dim", "3", "--points", "8", "--episodes", "32"]
+    assert main([*arguments, "--out", str(out)]) == 0
+    assert "NearestNeighbors is k-NN (k = 3)" in " ".join(capsys.readouterr().out.split())
+    assert json.loads((out / "identify.json").read_text())["matches"][0]["family"] == "k-NN"
+    assert (out / "identify.png").read_bytes().startswith(b"\x89PNG")
+    assert (out / "identify.md").read_text().startswith("**NearestNeighbors is")
 
 
 @pytest.mark.parametrize("name", FAMILIES)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from jaxtyping import Float
@@ -15,7 +16,8 @@ from iclkit.analysis.prompts import Prompts, Spectrum
 from iclkit.analysis.questions import answers
 from iclkit.errors import UserError
 from iclkit.learners import RegressionLearner
-from iclkit.tasks import RegressionTask
+from iclkit.learners.descent import best_rate
+from iclkit.tasks import LinearPool, RegressionTask
 
 
 @dataclass(frozen=True)
@@ -138,6 +140,55 @@ def summed_descent(task: RegressionTask, points: int) -> Family:
     )
 
 
+def best_rate_descent(task: RegressionTask, points: int) -> Family:
+    """Gradient descent whose rate is the best one of a single step, for the number of pairs at hand."""
+    moments = 1.0, 3.0  # of the normal distribution
+    if getattr(task, "inputs_law", "normal") == "uniform":
+        width = getattr(task, "half_width", 1.0)
+        moments = width**2 / 3, width**4 / 5
+    return Family(
+        "best-rate GD",
+        partial(learners.GradientDescent, input_moments=moments),
+        (Parameter("steps", whole_grid(20), whole=True),),
+        partial(_best_rate_descent, dim=task.dim, moments=moments),
+        "rate η*(n), best for one step, on (1/2n) Σ (wᵀx − y)²",
+    )
+
+
+def corrected_descent(task: RegressionTask, points: int) -> Family:
+    """Gradient descent that moves its inputs too; one step is plain gradient descent, so it begins with two."""
+    parameters = (
+        Parameter("steps", (2, 3, 4, 6, 8), whole=True),
+        Parameter("rate", log_grid(1e-2, 10, 3)),
+        Parameter("gamma", log_grid(1e-4, 1, 3)),
+    )
+    note = "y ← y − (η/n) (Σ y x)ᵀ x and x ← (I − γ X Xᵀ) x in each step"
+    return Family("GD++", learners.GradientDescentPlusPlus, parameters, _corrected_descent, note)
+
+
+def newton(task: RegressionTask, points: int) -> Family:
+    """Least squares by Newton's iteration for the inverse."""
+    return Family("Newton", learners.Newton, (Parameter("steps", whole_grid(20), whole=True),), _newton)
+
+
+def gaussian_process(task: RegressionTask, points: int) -> Family:
+    """Gaussian-process regression with a Gaussian kernel of variance 1."""
+    parameters = (
+        Parameter("length_scale", log_grid(0.1, 100, 4)),
+        Parameter("noise_std", log_grid(1e-3, 10, 2)),
+    )
+    note = "kernel exp(−|x − x'|²/2ℓ²); for a variance v the noise is σ/√v"
+    build = partial(learners.GaussianProcess, "rbf")
+    return Family("Gaussian process", build, parameters, note=note)
+
+
+def pool_posterior(task: RegressionTask, points: int) -> Family | None:
+    """Bayes' predictions for the task's own pool (dMMSE)."""
+    if not isinstance(task, LinearPool):
+        return None
+    return Family("pool posterior", partial(learners.PoolPosterior, task, task.noise_std))
+
+
 def one_pass_sgd(task: RegressionTask, points: int) -> Family:
     """Stochastic gradient descent, once through the context."""
     return Family("one-pass SGD", learners.OnePassSGD, (Parameter("rate", log_grid(1e-4, 1, 5)),))
@@ -164,13 +215,18 @@ FAMILIES: dict[str, Callable[[RegressionTask, int], Family | None]] = {
     "zero": zero,
     "averaging": averaging,
     "least squares": least_squares,
+    "pool posterior": pool_posterior,
     "ridge": ridge,
+    "best-rate GD": best_rate_descent,
+    "Newton": newton,
     "Lasso": lasso,
     "one-pass SGD": one_pass_sgd,
     "k-NN": neighbors,
     "weighted k-NN": weighted_neighbors,
     "GD": gradient_descent,
     "summed-loss GD": summed_descent,
+    "Gaussian process": gaussian_process,
+    "GD++": corrected_descent,
 }
 
 
@@ -189,6 +245,35 @@ def _ridge(spectrum: Spectrum, penalty: float) -> Tensor:
 
 def _descent(spectrum: Spectrum, steps: float, rate: float) -> Tensor:
     return _geometric(spectrum.values, rate / spectrum.counts.clamp(min=1), steps)
+
+
+def _best_rate_descent(
+    spectrum: Spectrum, steps: float, dim: int, moments: tuple[float, float]
+) -> Float[Tensor, "B N d"]:
+    counts = spectrum.counts.clamp(min=1)
+    return _geometric(spectrum.values, best_rate(counts, dim, *moments) / counts, steps)
+
+
+def _corrected_descent(spectrum: Spectrum, steps: float, rate: float, gamma: float) -> Tensor:
+    # Along an eigenvector, with c what has become of the inputs and r of the residual, both 1 at first: a step
+    # adds (η/n) c² r to f, takes the residual to (1 − (η/n) c² s) r and the inputs to (1 − γ c² s) c.
+    step = rate / spectrum.counts.clamp(min=1)
+    total = torch.zeros_like(spectrum.values)
+    residual, square = torch.ones_like(total), torch.ones_like(total)
+    for _ in range(int(steps)):
+        total = total + step * square * residual
+        now = square * spectrum.values
+        residual = residual * (1 - step * now)
+        square = square * (1 - gamma * now) ** 2
+    return total
+
+
+def _newton(spectrum: Spectrum, steps: float) -> Tensor:
+    # (1 − (1 − s²/‖S‖²)^(2^k))/s with the Frobenius norm of S.
+    square = spectrum.values.square()
+    share = square / square.sum(-1, keepdim=True).clamp(min=1e-300)
+    none = spectrum.values == 0
+    return torch.where(none, 0.0, 1 - (1 - share) ** 2.0**steps) / spectrum.values.masked_fill(none, 1.0)
 
 
 def _geometric(values: Tensor, rate: float | Tensor, steps: float) -> Float[Tensor, "B N d"]:

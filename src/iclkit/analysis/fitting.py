@@ -256,7 +256,10 @@ def _refit(
     # A parameter without influence stays where it is.
     ridge = _FLAT + 1e-12 * curvature.diagonal(dim1=-2, dim2=-1)
     step = -torch.linalg.solve(curvature + torch.diag_embed(ridge), gradient).clamp(-_STRIDE, _STRIDE)
-    return candidate.logs + step, losses + (gradient * step).sum(-1)
+    # From all episodes together the step should be 0. Where the fit stopped at a bound, or a little early, it
+    # is not, and how resamples differ is seen relative to it.
+    logs = candidate.logs + step - step.mean(0)
+    return logs, losses + (gradient * step).sum(-1)
 
 
 def _values(family: Family, whole: tuple[int, ...], logs: Tensor) -> dict[str, float]:

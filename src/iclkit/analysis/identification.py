@@ -155,8 +155,8 @@ class Identification:
         ]
         if self.outliers:
             found.append(
-                f"{percent(self.outliers)} of its predictions lie beyond 4 typical sizes; differences from them "
-                "were scaled down in proportion, for else a few would decide every average."
+                f"{percent(self.outliers)} of its predictions lie beyond 4 typical sizes; differences from "
+                "them were scaled down in proportion, for else a few would decide every average."
             )
         found += [f"{match.family.name}: {match.family.note}." for match in self.matches if match.family.note]
         return tuple(found)

@@ -147,7 +147,7 @@ def _measure(
     curves = [
         Curve(target.sizes, target.differences(answers(member, prompts.asked)).square()) for member in learners
     ]
-    weights = _resamples(len(target.values))
+    weights = resamples(len(target.values))
     least = min(range(len(fits)), key=lambda i: float(curves[i].mean.mean()))
     strict = together(level, len(fits))
     matches = []
@@ -160,7 +160,7 @@ def _measure(
     return tuple(matches)
 
 
-def _resamples(count: int) -> Tensor:
+def resamples(count: int) -> Tensor:
     """How often each of some episodes is in each of the bootstrap's resamples, as shares."""
     drawn = torch.randint(count, (RESAMPLES, count), generator=torch.Generator().manual_seed(0))
     weights = torch.zeros(RESAMPLES, count, dtype=torch.float64)

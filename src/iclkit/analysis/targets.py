@@ -19,8 +19,8 @@ class Target:
     """A learner's predictions as what to come near to.
 
     The mean square of some learners does not exist: least squares with noise, at n = d. One episode then
-    decides every average. So the differences at a prediction beyond 4 typical sizes of its context size are scaled down
-    in proportion, whoever is compared. Where predictions are about normal, that changes nothing.
+    decides every average. So the differences at a prediction beyond 4 typical sizes of its context size are
+    scaled down in proportion, whoever is compared. Where predictions are about normal, that changes nothing.
 
     Args:
         values: The predictions.
