@@ -33,7 +33,17 @@ FLOORS = [
     ["report"],
 ]
 # The faces, and the package itself, which names the functions that users call. These may know each other.
-FACES = {"cli", "comparing", "conditioned", "data", "delimited", "estimators", "__main__", "__init__"}
+FACES = {
+    "cli",
+    "comparing",
+    "conditioned",
+    "conditioned_regression",
+    "data",
+    "delimited",
+    "estimators",
+    "__main__",
+    "__init__",
+}
 FLOOR = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms} | dict.fromkeys(
     FACES, len(FLOORS)
 )

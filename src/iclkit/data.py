@@ -46,6 +46,7 @@ def read_table(
     *,
     subsample: int | None = None,
     seed: int = 0,
+    target: str | int | None = None,
     like: Table | None = None,
     delimiter: str = "auto",
     header: str = "auto",
@@ -66,6 +67,7 @@ def read_table(
         subsample: Take this many rows at random, without replacement, in the file's order; all rows of a file
             that has no more.
         seed: Seed of that choice, which is the same for a .csv and a .npy of the same rows.
+        target: A column that goes last, beside those chosen (or all others).
         like: A table whose columns are wanted: by their names where both files have names, so that another
             order cannot pass unnoticed.
         delimiter: "auto", "comma", "semicolon", "tab", "space", or the character itself.
@@ -90,7 +92,7 @@ def read_table(
     source = _Array(path) if _is_npy(path) else Delimited(path, delimiter, header)
     if like is not None:
         columns = _columns_like(like, path, source, columns)
-    chosen = _choose(path, source.names, columns, dim)
+    chosen = _choose(path, source.names, columns, dim, target)
 
     most = None if max_rows is None or subsample is not None else max(max_rows, _COUNTED)
     rows = source.count(most)
@@ -178,10 +180,21 @@ def _columns_like(
 
 
 def _choose(
-    path: Path, names: tuple[str, ...], columns: Sequence[str | int] | None, dim: int | None
+    path: Path,
+    names: tuple[str, ...],
+    columns: Sequence[str | int] | None,
+    dim: int | None,
+    target: str | int | None = None,
 ) -> list[int]:
     """Indices of the columns asked for."""
+    last = None if target is None else _index(path, names, target)
     chosen = list(range(len(names))) if columns is None else [_index(path, names, c) for c in columns]
+    if last is not None:
+        if columns is None:
+            chosen.remove(last)
+        elif last in chosen:
+            raise UserError(f"the target {names[last]!r} is among the columns chosen; leave it out")
+        chosen.append(last)
     if len(set(chosen)) < len(chosen):
         raise UserError(f"a column was chosen twice: {_listed(columns or ())}")
     if dim is not None and len(chosen) != dim:

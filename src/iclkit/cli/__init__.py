@@ -15,6 +15,7 @@ from iclkit.errors import UserError, unknown
 # Every command: the module whose `run(argv)` carries it out, and what it does. One line for a new one.
 COMMANDS = {
     "energy": ("iclkit.cli.energy", "score points, draw samples or draw the landscape, given your own data"),
+    "regress": ("iclkit.cli.regress", "predict a column of your own data from the others, with intervals"),
     "train": ("iclkit.cli.train", "carry out a recipe, in one process or under torchrun"),
     "recipes": ("iclkit.cli.recipes", "list the recipes, or print one"),
     "models": ("iclkit.cli.models", "list the models that come with the package, or print a model's card"),

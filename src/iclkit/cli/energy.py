@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import argparse
-import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from iclkit.cli import output
-from iclkit.cli.parser import Parser
+from iclkit.cli.actions import (
+    CEILING,
+    MOST_POINTS,
+    PICTURES,
+    Actions,
+    check_data,
+    check_picture,
+    data_parser,
+    dispatch,
+)
 from iclkit.data import Table, read_table
 from iclkit.errors import UserError, unknown
 
@@ -20,25 +27,20 @@ if TYPE_CHECKING:
     from iclkit.energy.samplers import Sampler
 
 _MODEL = "energy-2d"
-# Attention over a context costs the square of its rows; beyond this, --allow-longer is not meant.
-_CEILING = 2048
-_MOST_POINTS = 1_000_000
 _STEPS = 100
-_PICTURES = (".png", ".pdf", ".svg")
 
 
 def run(argv: list[str]) -> None:
     """Carry out one of the actions below."""
-    if not argv or argv[0] in ("-h", "--help"):
-        print(_overview(), file=sys.stdout if argv else sys.stderr)
-        raise SystemExit(0 if argv else 2)
-    if argv[0] not in _ACTIONS:
-        raise unknown("action of iclkit energy", argv[0], _ACTIONS)
-    _ACTIONS[argv[0]][0](argv[1:])
+    dispatch("energy", _ACTIONS, argv)
 
 
 def score(argv: list[str]) -> None:
-    parser = _parser("score", "Log density of points, in nats and the data's own units, given DATA as context.")
+    parser = data_parser(
+        "energy score",
+        "Log density of points, in nats and the data's own units, given DATA as context.",
+        _MODEL,
+    )
     parser.add_argument("--points", type=Path, metavar="FILE", help="points to score (default: those of DATA)")
     parser.add_argument("--out", type=Path, metavar="FILE", help=".csv to write (default: standard output)")
     given = parser.parse(argv)
@@ -50,7 +52,7 @@ def score(argv: list[str]) -> None:
             given.points,
             given.columns,
             len(table.names),
-            _MOST_POINTS,
+            MOST_POINTS,
             like=table,
             delimiter=given.delimiter,
             header=given.header,
@@ -65,7 +67,7 @@ def score(argv: list[str]) -> None:
 
 
 def sample(argv: list[str]) -> None:
-    parser = _parser("sample", "Draw points from the density that a model sees behind DATA.")
+    parser = data_parser("energy sample", "Draw points from the density that a model sees behind DATA.", _MODEL)
     parser.add_argument("--size", type=int, required=True, metavar="N", help="how many points to draw")
     parser.add_argument("--out", type=Path, metavar="FILE", help=".csv to write (default: standard output)")
     parser.add_argument(
@@ -74,8 +76,8 @@ def sample(argv: list[str]) -> None:
         help="MALA or HMC for Markov chains (default: independent draws up to 3 columns, HMC above)",
     )
     given = parser.parse(argv)
-    if not 1 <= given.size <= _MOST_POINTS:
-        raise UserError(f"--size must lie in 1..{_MOST_POINTS}, given {given.size}")
+    if not 1 <= given.size <= MOST_POINTS:
+        raise UserError(f"--size must lie in 1..{MOST_POINTS}, given {given.size}")
     output.check(given.out, given.force, [given.data])
     sampler = _sampler(given.sampler)
     table, density = _condition(given)
@@ -89,14 +91,15 @@ def sample(argv: list[str]) -> None:
 
 
 def plot(argv: list[str]) -> None:
-    parser = _parser("plot", "Draw the log density that a model sees behind DATA, its context and samples.")
+    parser = data_parser(
+        "energy plot", "Draw the log density that a model sees behind DATA, its context and samples.", _MODEL
+    )
     parser.add_argument(
-        "--out", type=Path, required=True, metavar="FILE", help=f"picture to write ({', '.join(_PICTURES)})"
+        "--out", type=Path, required=True, metavar="FILE", help=f"picture to write ({', '.join(PICTURES)})"
     )
     parser.add_argument("--samples", type=int, default=200, metavar="N", help="samples to draw (default: 200)")
     given = parser.parse(argv)
-    if given.out.suffix.lower() not in _PICTURES:
-        raise unknown("kind of picture", given.out.suffix, _PICTURES)
+    check_picture(given.out)
     if not 0 <= given.samples <= 10_000:
         raise UserError(f"--samples must lie in 0..10000, given {given.samples}")
     output.check(given.out, given.force, [given.data])
@@ -110,67 +113,22 @@ def plot(argv: list[str]) -> None:
     output.write(given.out, render(figure, given.out.suffix.lower()))
 
 
-_ACTIONS: dict[str, tuple[Callable[[list[str]], None], str]] = {
+_ACTIONS: Actions = {
     "score": (score, "log density of points, to CSV"),
     "sample": (sample, "draw points, to CSV"),
     "plot": (plot, "draw the landscape, to a picture"),
 }
 
 
-def _overview() -> str:
-    lines = [f"  {name:8}{what}" for name, (_, what) in _ACTIONS.items()]
-    return "\n".join(
-        [
-            "usage: iclkit energy ACTION DATA ...",
-            "",
-            "The rows of DATA (.csv or .npy) are the context of a frozen model; nothing is fitted.",
-            "",
-            "actions:",
-            *lines,
-            "",
-            "iclkit energy ACTION --help explains an action.",
-        ]
-    )
-
-
-def _parser(action: str, description: str) -> Parser:
-    parser = Parser(f"energy {action}", description)
-    parser.add_argument("data", metavar="DATA", type=Path, help="rows of the context (.csv or .npy)")
-    parser.add_argument(
-        "--model", default=_MODEL, help=f"model by name, its folder or a run (default: {_MODEL})"
-    )
-    parser.add_argument(
-        "--columns", nargs="+", metavar="COLUMN", help="columns to use, by name or by number from 1"
-    )
-    parser.add_argument(
-        "--subsample", type=int, metavar="N", help="use N rows of DATA, drawn at random, where it has more"
-    )
-    parser.add_argument("--seed", type=int, default=0, help="seed of everything drawn (default: 0)")
-    parser.add_argument(
-        "--allow-longer", action="store_true", help="take more rows than the model was trained on"
-    )
-    parser.add_argument(
-        "--delimiter",
-        default="auto",
-        help="comma, semicolon, tab, space or the character itself (default: auto)",
-    )
-    parser.add_argument("--header", default="auto", help="yes or no (default: auto)")
-    parser.add_argument("--force", action="store_true", help="replace the output file if it is there")
-    return parser
-
-
 def _condition(given: argparse.Namespace) -> tuple[Table, ConditionedDensity]:
     """Read the context and condition the model on it."""
-    if not given.data.exists():  # before the seconds that loading torch takes
-        raise UserError(f"there is no file {given.data}")
-    if not 0 <= given.seed < 2**63:
-        raise UserError(f"--seed must lie in 0..2^63-1, given {given.seed}")
+    check_data(given)
     from iclkit.conditioned import ConditionedDensity
     from iclkit.training.models import load
 
     learner = load(given.model, "energy")
     limit = learner.limit
-    longer = max(_CEILING, limit)
+    longer = max(CEILING, limit)
     table = read_table(
         given.data,
         given.columns,

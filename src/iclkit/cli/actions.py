@@ -1,0 +1,83 @@
+"""What the commands with actions on a user's table have in common: their overview, and options on the data."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from iclkit.cli.parser import Parser
+from iclkit.errors import UserError, unknown
+
+Actions = Mapping[str, tuple[Callable[[list[str]], None], str]]
+
+# Attention over a context costs the square of its rows; beyond this, --allow-longer is not meant.
+CEILING = 2048
+MOST_POINTS = 1_000_000
+PICTURES = (".png", ".pdf", ".svg")
+
+
+def dispatch(command: str, actions: Actions, argv: list[str]) -> None:
+    """Carry out one of the actions of a command, or say which there are."""
+    if not argv or argv[0] in ("-h", "--help"):
+        print(_overview(command, actions), file=sys.stdout if argv else sys.stderr)
+        raise SystemExit(0 if argv else 2)
+    if argv[0] not in actions:
+        raise unknown(f"action of iclkit {command}", argv[0], actions)
+    actions[argv[0]][0](argv[1:])
+
+
+def _overview(command: str, actions: Actions) -> str:
+    lines = [f"  {name:9}{what}" for name, (_, what) in actions.items()]
+    return "\n".join(
+        [
+            f"usage: iclkit {command} ACTION DATA ...",
+            "",
+            "The rows of DATA (.csv or .npy) are the context of a frozen model; nothing is fitted.",
+            "",
+            "actions:",
+            *lines,
+            "",
+            f"iclkit {command} ACTION --help explains an action.",
+        ]
+    )
+
+
+def data_parser(command: str, description: str, model: str) -> Parser:
+    """A parser with the options on DATA and on the model."""
+    parser = Parser(command, description)
+    parser.add_argument("data", metavar="DATA", type=Path, help="rows of the context (.csv or .npy)")
+    parser.add_argument("--model", default=model, help=f"model by name, its folder or a run (default: {model})")
+    parser.add_argument(
+        "--columns", nargs="+", metavar="COLUMN", help="columns to use, by name or by number from 1"
+    )
+    parser.add_argument(
+        "--subsample", type=int, metavar="N", help="use N rows of DATA, drawn at random, where it has more"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="seed of everything drawn (default: 0)")
+    parser.add_argument(
+        "--allow-longer", action="store_true", help="take more rows than the model was trained on"
+    )
+    parser.add_argument(
+        "--delimiter",
+        default="auto",
+        help="comma, semicolon, tab, space or the character itself (default: auto)",
+    )
+    parser.add_argument("--header", default="auto", help="yes or no (default: auto)")
+    parser.add_argument("--force", action="store_true", help="replace the output file if it is there")
+    return parser
+
+
+def check_data(given: argparse.Namespace) -> None:
+    """Refuse what can be refused before the seconds that loading torch takes."""
+    if not given.data.exists():
+        raise UserError(f"there is no file {given.data}")
+    if not 0 <= given.seed < 2**63:
+        raise UserError(f"--seed must lie in 0..2^63-1, given {given.seed}")
+
+
+def check_picture(out: Path) -> None:
+    """Refuse a picture of unknown kind."""
+    if out.suffix.lower() not in PICTURES:
+        raise unknown("kind of picture", out.suffix, PICTURES)

@@ -1,0 +1,198 @@
+"""`iclkit regress`: predictions of one column of a user's table from the others, with how sure they are."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from iclkit.cli import output
+from iclkit.cli.actions import (
+    CEILING,
+    MOST_POINTS,
+    PICTURES,
+    Actions,
+    check_data,
+    check_picture,
+    data_parser,
+    dispatch,
+)
+from iclkit.cli.parser import Parser
+from iclkit.data import Table, read_table
+from iclkit.errors import UserError
+
+if TYPE_CHECKING:
+    from iclkit.conditioned_regression import ConditionedRegression, Predictions
+    from iclkit.learners.trained_regression import TrainedRegressor
+
+_MODEL = "general"
+# Leaving one out of n rows costs n contexts of n - 1.
+_MOST_LEFT_OUT = 512
+_MOST_ORDERS = 256
+_TOO_LONG_TO_LEAVE_OUT = "leaving one out of them takes too long: give --points, or some rows by --subsample"
+
+
+def run(argv: list[str]) -> None:
+    """Carry out one of the actions below."""
+    dispatch("regress", _ACTIONS, argv)
+
+
+def predict(argv: list[str]) -> None:
+    parser = _parser(
+        "predict",
+        "Predict a column of new rows from the others, given DATA as context: mean, standard deviation (noise "
+        "included) and quantiles, in the data's own units.",
+    )
+    parser.add_argument(
+        "--points",
+        type=Path,
+        metavar="FILE",
+        help="rows to predict (default: each row of DATA after the others, leave-one-out)",
+    )
+    parser.add_argument("--out", type=Path, metavar="FILE", help=".csv to write (default: standard output)")
+    given = _parse(parser, argv)
+    output.check(given.out, given.force, [given.data, given.points])
+    table, regression = _condition(given)
+    inputs = Table(table.values[:, :-1], table.names[:-1], table.named, table.rows)
+    if given.points is None:
+        points, found = table, regression.leave_one_out()
+    else:
+        points = read_table(
+            given.points,
+            inputs.names,
+            len(inputs.names),
+            MOST_POINTS,
+            like=inputs,
+            delimiter=given.delimiter,
+            header=given.header,
+            advice="predict them in parts",
+        )
+        found = regression.predict(points.values)
+    levels = (0.5 - given.interval / 2, 0.5, 0.5 + given.interval / 2)
+    quantiles = found.quantiles(levels)
+    target = table.names[-1]
+    names = [f"{target} mean", f"{target} std", *(f"{target} q{level:.6g}" for level in levels)]
+    numbers = [points.values, found.mean, found.std, quantiles]
+    output.write_table(given.out, [*points.names, *names], np.column_stack(numbers))
+    if given.points is None:
+        _summarise(table.values[:, -1], found, quantiles, given.interval)
+
+
+def plot(argv: list[str]) -> None:
+    parser = _parser(
+        "plot",
+        "Draw what a model predicts behind DATA: over one input column the mean, bands and samples; with more "
+        "columns, predicted against observed, each row after the others (leave-one-out).",
+    )
+    parser.add_argument(
+        "--out", type=Path, required=True, metavar="FILE", help=f"picture to write ({', '.join(PICTURES)})"
+    )
+    parser.add_argument("--samples", type=int, default=200, metavar="N", help="samples to draw (default: 200)")
+    given = _parse(parser, argv)
+    check_picture(given.out)
+    if not 0 <= given.samples <= 10_000:
+        raise UserError(f"--samples must lie in 0..10000, given {given.samples}")
+    output.check(given.out, given.force, [given.data])
+    table, regression = _condition(given)
+    try:
+        from iclkit.report.landscape_plot import render
+        from iclkit.report.regression_plot import plot_curve, plot_left_out
+    except ModuleNotFoundError as error:
+        raise UserError(f"pictures need {error.name}: pip install 'iclkit[plots]'") from None
+    if len(table.names) == 2:
+        figure = plot_curve(
+            regression.predict, table.values, table.names, given.interval, given.samples, given.seed
+        )
+    else:
+        figure = plot_left_out(regression.leave_one_out(), table.values[:, -1], table.names[-1], given.interval)
+    output.write(given.out, render(figure, given.out.suffix.lower()))
+
+
+_ACTIONS: Actions = {
+    "predict": (predict, "predict new rows, or each row of DATA from the others, to CSV"),
+    "plot": (plot, "draw the predictions, to a picture"),
+}
+
+
+def _parser(action: str, description: str) -> Parser:
+    parser = data_parser(f"regress {action}", description, _MODEL)
+    parser.add_argument(
+        "--target", required=True, metavar="COLUMN", help="the column to predict, by name or by number from 1"
+    )
+    parser.add_argument(
+        "--interval", type=float, default=0.9, help="probability of the interval that is given (default: 0.9)"
+    )
+    parser.add_argument(
+        "--orders",
+        type=int,
+        default=1,
+        metavar="N",
+        help="average over N random orders of the rows and columns; of a longer DATA, each takes as many rows "
+        "as the model was trained on (default: 1, the file's)",
+    )
+    return parser
+
+
+def _parse(parser: Parser, argv: list[str]) -> argparse.Namespace:
+    given = parser.parse(argv)
+    if not 0 < given.interval < 1:
+        raise UserError(f"--interval must lie between 0 and 1, given {given.interval:g}")
+    if not 1 <= given.orders <= _MOST_ORDERS:
+        raise UserError(f"--orders must lie in 1..{_MOST_ORDERS}, given {given.orders}")
+    check_data(given)
+    return given
+
+
+def _condition(given: argparse.Namespace) -> tuple[Table, ConditionedRegression]:
+    """Read the context, whose last column is the target, and condition the model on it."""
+    from iclkit.conditioned_regression import ConditionedRegression
+    from iclkit.training.models import load
+
+    learner = load(given.model, "regression")
+    table = _read(given, learner)
+    x, y = table.values[:, :-1], table.values[:, -1]
+    constant = [
+        name
+        for name, column in zip(table.names, x.T, strict=False)
+        if len(x) > 1 and (column == column[0]).all()
+    ]
+    regression = ConditionedRegression(
+        learner, x, y, table.names[-1], allow_longer=given.allow_longer, orders=given.orders, seed=given.seed
+    )
+    if constant:
+        what = f"column {constant[0]!r} is" if len(constant) == 1 else f"columns {', '.join(constant)} are"
+        output.note(f"{what} constant in {given.data}, so the predictions do not depend on it")
+    return table, regression
+
+
+def _read(given: argparse.Namespace, learner: TrainedRegressor) -> Table:
+    limit = learner.network.max_points
+    longer = max(CEILING, limit)
+    any_length = given.allow_longer or given.orders > 1
+    table = read_table(
+        given.data,
+        given.columns,
+        max_rows=longer if any_length else limit,
+        subsample=given.subsample,
+        seed=given.seed,
+        target=given.target,
+        delimiter=given.delimiter,
+        header=given.header,
+        advice=f"{learner.name} was trained on contexts of up to {limit}: draw some at random by --subsample "
+        f"{limit}, average over such draws by --orders 8, or go on with up to {longer:,} by --allow-longer",
+    )
+    if len(table.names) == 1:
+        raise UserError(f"{given.data} has no column beside the target {table.names[0]!r} to predict it from")
+    return table
+
+
+def _summarise(observed: np.ndarray, found: Predictions, quantiles: np.ndarray, interval: float) -> None:
+    """How good leave-one-out predictions are, in a line."""
+    errors, spread = observed - found.mean, observed - observed.mean()
+    inside = int(((observed >= quantiles[:, 0]) & (observed <= quantiles[:, 2])).sum())
+    output.note(
+        f"leave-one-out: R² {1 - (errors**2).sum() / (spread**2).sum():.3f}, RMSE "
+        f"{np.sqrt((errors**2).mean()):.4g}, {inside} of {len(observed)} rows inside their {interval:.6g} interval"
+    )
