@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from iclkit.analysis.diagonal import RATIOS, ridge_diagonal
 from iclkit.analysis.families import FAMILIES
 from iclkit.analysis.fitting import Estimate, fit
 from iclkit.analysis.identify import identify, resamples
@@ -68,9 +69,9 @@ def disguised(learner: RegressionLearner) -> Callable[[Tensor, Tensor], Tensor]:
 
 
 def names_it(
-    learner: RegressionLearner, family: str, values: dict[str, float], seed: int, episodes: int
+    learner: RegressionLearner, family: str, values: dict[str, float], seed: int, points: int, episodes: int
 ) -> None:
-    found = identify(disguised(learner), NOISY, episodes=episodes, seed=seed)
+    found = identify(disguised(learner), NOISY, points, episodes, seed)
     nearest = found.nearest
     assert nearest.family.name == family, found.verdict
     assert found.grade == "is", found.verdict
@@ -83,7 +84,7 @@ def names_it(
 def test_names_every_learner_in_disguise(
     learner: RegressionLearner, family: str, values: dict[str, float]
 ) -> None:
-    names_it(learner, family, values, seed=1, episodes=64)
+    names_it(learner, family, values, seed=1, points=20, episodes=48)
 
 
 @pytest.mark.slow
@@ -92,7 +93,7 @@ def test_names_every_learner_in_disguise(
 def test_names_every_learner_in_disguise_for_every_seed(
     learner: RegressionLearner, family: str, values: dict[str, float], seed: int
 ) -> None:
-    names_it(learner, family, values, seed, episodes=256)
+    names_it(learner, family, values, seed, points=40, episodes=256)
 
 
 def test_names_the_posterior_of_a_pool() -> None:
@@ -107,7 +108,7 @@ def blend(a: RegressionLearner, b: RegressionLearner, share: float) -> Callable[
 
 
 def never_sure_of_the_wrong_one(
-    a: RegressionLearner, b: RegressionLearner, share: float, episodes: int
+    a: RegressionLearner, b: RegressionLearner, share: float, points: int, episodes: int
 ) -> None:
     """Whichever fitted member is nearest on many fresh episodes is the one named, or reported as tied.
 
@@ -115,8 +116,8 @@ def never_sure_of_the_wrong_one(
     if two members were exactly as near; of those that are not, fewer.
     """
     mixed = blend(a, b, share)
-    found = identify(mixed, NOISY, episodes=episodes, name="blend")
-    asked = Prompts.of(ask(NOISY, 40, 1024, torch.Generator().manual_seed(10**6)), slice(None)).asked
+    found = identify(mixed, NOISY, points, episodes, name="blend")
+    asked = Prompts.of(ask(NOISY, points, 1024, torch.Generator().manual_seed(10**6)), slice(None)).asked
     target = Target.of(mixed(asked.x, asked.y), asked.context_sizes)
     distances = [
         target.differences(match.learner.predict(asked.x, asked.y)).square().mean() for match in found.matches
@@ -135,7 +136,7 @@ def never_sure_of_the_wrong_one(
     ids=["ridge-neighbours", "least squares-ridge"],
 )
 def test_blends_are_a_tie_or_the_nearer_one(a: RegressionLearner, b: RegressionLearner, share: float) -> None:
-    never_sure_of_the_wrong_one(a, b, share, episodes=128)
+    never_sure_of_the_wrong_one(a, b, share, points=20, episodes=96)
 
 
 @pytest.mark.slow
@@ -146,7 +147,7 @@ def test_blends_are_a_tie_or_the_nearer_one(a: RegressionLearner, b: RegressionL
 def test_all_blends_are_a_tie_or_the_nearer_one(
     a: RegressionLearner, b: RegressionLearner, share: float
 ) -> None:
-    never_sure_of_the_wrong_one(a, b, share, episodes=256)
+    never_sure_of_the_wrong_one(a, b, share, points=40, episodes=256)
 
 
 def test_halves_of_two_members_without_parameters_cannot_be_told_apart() -> None:
@@ -237,15 +238,28 @@ def test_context_sizes_that_count_decide() -> None:
     assert apart == {n: "averaging" if n <= 5 else "ridge" for n in range(1, 12)}
 
 
+def test_every_ridge_is_on_the_diagonal() -> None:
+    """Five ridge regressions in the place of trained models; penalties recovered to 1%."""
+    found = ridge_diagonal({ratio: disguised(Ridge(ratio)) for ratio in RATIOS}, points=20, episodes=64)
+    assert all(found.on_diagonal)
+    assert all(found.fits)
+    for ratio, estimate in zip(found.ratios[1:], found.fitted[1:], strict=True):
+        assert estimate.value == pytest.approx(ratio, rel=1e-2)
+    assert "5 of 5 columns" in found.verdict
+    wrong = ridge_diagonal({1 / 16: disguised(Ridge(4 / 9)), 4 / 9: disguised(Ridge(1 / 16))}, episodes=16)
+    assert not any(wrong.on_diagonal)
+    assert not any(wrong.fits)
+
+
 def test_figure_and_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     pytest.importorskip("matplotlib")
     out = tmp_path / "found"
     arguments = ["identify", "knn(3)", "--task", "linear", "--dim", "3", "--points", "8", "--episodes", "32"]
     assert main([*arguments, "--out", str(out)]) == 0
-    assert "NearestNeighbors is k-NN (k = 3)" in " ".join(capsys.readouterr().out.split())
+    assert "NearestNeighbors(3) is k-NN (k = 3)" in " ".join(capsys.readouterr().out.split())
     assert json.loads((out / "identify.json").read_text())["matches"][0]["family"] == "k-NN"
     assert (out / "identify.png").read_bytes().startswith(b"\x89PNG")
-    assert (out / "identify.md").read_text().startswith("**NearestNeighbors is")
+    assert (out / "identify.md").read_text().startswith("**NearestNeighbors(3) is")
 
 
 @pytest.mark.parametrize("name", FAMILIES)

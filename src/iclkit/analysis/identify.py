@@ -93,6 +93,8 @@ def identify(
         held_out = target.part(second)
         rounding = _RESOLUTION.get(dtype, _COARSE) * held_out.power
         matches = _measure(found, Prompts.of(asked, second), held_out, level, rounding)
+    if not matches:
+        raise UserError(f"every family that was fitted to {called} diverges; give other families")
     return Identification(called, task, matches, held_out.power, target.outliers, rounding, level, seed)
 
 
@@ -143,15 +145,20 @@ def _measure(
     fits: Sequence[Fit], prompts: Prompts, target: Target, level: float, rounding: float
 ) -> tuple[Match, ...]:
     """Distances of the fitted members on held-out episodes, and which of them tie for the least."""
-    learners = [found.family.build(**found.values) for found in fits]
-    curves = [
-        Curve(target.sizes, target.differences(answers(member, prompts.asked)).square()) for member in learners
-    ]
+    measured = []
+    for found in fits:
+        member = found.family.build(**found.values)
+        squares = target.differences(answers(member, prompts.asked)).square()
+        if squares.isfinite().all():  # what converged on one half may diverge on the other
+            measured.append((found, member, Curve(target.sizes, squares)))
+    curves = [curve for _, _, curve in measured]
     weights = resamples(len(target.values))
-    least = min(range(len(fits)), key=lambda i: float(curves[i].mean.mean()))
-    strict = together(level, len(fits))
+    if not measured:
+        return ()
+    least = min(range(len(curves)), key=lambda i: float(curves[i].mean.mean()))
+    strict = together(level, len(curves))
     matches = []
-    for found, member, curve in zip(fits, learners, curves, strict=True):
+    for found, member, curve in measured:
         excess = (curve - curves[least]).overall(strict)
         tied = bool(excess.low <= 0) or float(excess.mean) <= rounding
         matches.append(Match(found.family, found.estimates(weights, level), member, curve, excess, tied))
