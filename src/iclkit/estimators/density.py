@@ -1,4 +1,4 @@
-"""Scikit-learn's view of a frozen model: a density estimator that fits nothing."""
+"""Density estimation in context, as scikit-learn sees it."""
 
 from __future__ import annotations
 
