@@ -22,7 +22,7 @@ COMMANDS = {
     "export": ("iclkit.cli.export", "make a model folder of a training run"),
     "evaluate": (
         "iclkit.cli.evaluate",
-        "compare a model with classical density estimates on real data",
+        "compare a model with what is fitted to the same rows, on real data",
     ),
     "compare": ("iclkit.cli.compare", "put regression learners side by side: errors, distances, Bayes"),
     "identify": ("iclkit.cli.identify", "which textbook learner a model has become, with its parameter"),
