@@ -48,7 +48,7 @@ FLOOR = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms} | 
     FACES, len(FLOORS)
 )
 
-# The one way up: the benchmarks on real data are commands too, which load the model that they are given by name.
+# The one way up: the benchmarks on real data are commands too, which load a model by its name.
 UPWARD = {("analysis/real_data.py", "training"), ("analysis/real_regression.py", "training")}
 
 

@@ -22,7 +22,7 @@ def ridge(x: Array, y: Array, points: Array) -> tuple[Array, Array]:
     """Ridge regression; its penalty by leave-one-out from 25 between 1e-3 and 1e3."""
     from sklearn.linear_model import RidgeCV
 
-    model = RidgeCV(np.logspace(-3, 3, 25)).fit(x, y)
+    model: Any = RidgeCV(np.logspace(-3, 3, 25)).fit(x, y)
     # best_score_ is minus the mean squared error of leaving one out.
     return model.predict(points), _spread(points, float(np.sqrt(-model.best_score_)))
 

@@ -1,4 +1,4 @@
-"""`iclkit card`: measure a model against the exact reference and write its card."""
+"""`iclkit card`: measure a model, of densities or of regression, and write its card."""
 
 from __future__ import annotations
 
@@ -9,7 +9,11 @@ from iclkit.cli.parser import Parser
 
 
 def run(argv: list[str]) -> None:
-    parser = Parser("card", "Measure a model against the exact reference of its prior and write its card.")
+    parser = Parser(
+        "card",
+        "Measure a model on fresh data of its prior, against the exact reference where one is known, and write "
+        "its card.",
+    )
     parser.add_argument("model", metavar="MODEL", help="name of a shipped model, or a model folder")
     parser.add_argument("--out", type=Path, metavar="FILE", help="file to write (default: the model's card.md)")
     parser.add_argument("--datasets", type=int, default=500, help="held-out data sets (default: 500)")

@@ -11,8 +11,8 @@ _MODEL = "energy-2d"
 def run(argv: list[str]) -> None:
     parser = Parser(
         "evaluate",
-        "A model on real data, with intervals of the paired differences. Densities: held-out log-likelihood next "
-        "to cross-validated kernel density estimates and mixtures chosen by BIC. Regression: held-out R² and "
+        "A model on real data, with intervals of the paired differences. Densities: held-out log-likelihood "
+        "next to cross-validated kernel density estimates and mixtures chosen by BIC. Regression: held-out R² and "
         "log-likelihood next to ridge, neighbours, a forest and a Gaussian process.",
     )
     parser.add_argument(

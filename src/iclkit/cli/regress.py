@@ -192,7 +192,8 @@ def _summarise(observed: np.ndarray, found: Predictions, quantiles: np.ndarray, 
     """How good leave-one-out predictions are, in a line."""
     errors, spread = observed - found.mean, observed - observed.mean()
     inside = int(((observed >= quantiles[:, 0]) & (observed <= quantiles[:, 2])).sum())
+    r2, rmse = 1 - (errors**2).sum() / (spread**2).sum(), np.sqrt((errors**2).mean())
     output.note(
-        f"leave-one-out: R² {1 - (errors**2).sum() / (spread**2).sum():.3f}, RMSE "
-        f"{np.sqrt((errors**2).mean()):.4g}, {inside} of {len(observed)} rows inside their {interval:.6g} interval"
+        f"leave-one-out: R² {r2:.3f}, root mean squared error {rmse:.4g}, "
+        f"{inside} of {len(observed)} rows inside their {interval:.6g} interval"
     )
