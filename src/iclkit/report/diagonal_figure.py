@@ -37,10 +37,11 @@ def diagonal_figure(found: Diagonal) -> Figure:
     for column in range(len(found.ratios)):
         corner = (column - 0.47, found.smallest(column) - 0.47)
         axes.add_patch(Rectangle(corner, 0.94, 0.94, fill=False, edgecolor="#d55e00", linewidth=3))
-    heads = [
-        f"{head.removeprefix('σ²/τ² = ')}\nfitted {estimate}"
-        for head, estimate in zip(table.columns[1:], table.rows[-1][1:], strict=True)
-    ]
+    heads = []
+    for head, estimate in zip(table.columns[1:], table.rows[-1][1:], strict=True):
+        value, _, interval = estimate.partition(" [")
+        below = f"\n[{interval}" if interval else ""
+        heads.append(f"{head.removeprefix('σ²/τ² = ')}\n\nfitted λ {value}{below}")
     axes.set_xticks(range(len(found.ratios)), heads, size=10.5)
     names = [row[0].removeprefix("λ = ") for row in table.rows[:-1]]
     axes.set_yticks(range(len(found.penalties)), names, size=11)

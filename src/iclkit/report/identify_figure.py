@@ -28,7 +28,7 @@ _SYMBOLS = {
     "steps": "k",
     "length_scale": "ℓ",
     "noise_std": "σ",
-    "correction": "γ",
+    "gamma": "γ",
 }
 
 
@@ -42,9 +42,9 @@ def identify_figure(found: Identification) -> Figure:
         Left: SPD/d to the fitted member of every family by context size, and below which is nearest where.
         Right: its mean with intervals, as a share of the learner's mean squared prediction too.
     """
-    figure = Figure(figsize=(11.6, 5.4), dpi=_DPI, layout="constrained")
+    figure = Figure(figsize=(12.4, 2.2 + 0.36 * max(9, len(found.matches))), dpi=_DPI, layout="constrained")
     figure.get_layout_engine().set(w_pad=0.08, h_pad=0.06)  # pyright: ignore
-    grid = figure.add_gridspec(2, 2, width_ratios=(1.25, 1), height_ratios=(16, 1))
+    grid = figure.add_gridspec(2, 2, width_ratios=(1.5, 1), height_ratios=(16, 1))
     colours = {
         match.family.name: colour
         for match, colour in zip(found.matches, (*_COLOURS, *[_REST] * len(found.matches)), strict=False)
@@ -98,7 +98,7 @@ def _strip(axes: Axes, found: Identification, colours: dict[str, str]) -> None:
         axes.bar(size, 1, width=1, color=colour, alpha=1.0 if apart or same else 0.4, linewidth=0)
     axes.set(yticks=[], ylim=(0, 1))
     axes.set_ylabel("nearest", size=9.5, color=INK, rotation=0, ha="right", va="center")
-    axes.set_xlabel("pairs in the context (pale: others cannot be told apart)", size=11, color=INK)
+    axes.set_xlabel("pairs in the context (pale: others are as near)", size=11, color=INK)
     _plain(axes)
     axes.spines["left"].set_visible(False)
 
@@ -122,7 +122,7 @@ def _means(axes: Axes, found: Identification, colours: dict[str, str]) -> None:
             color=INK,
             annotation_clip=False,
         )
-    axes.set_yticks(range(len(found.matches)), [_label(match) for match in found.matches], size=10.5)
+    axes.set_yticks(range(len(found.matches)), [_label(match) for match in found.matches], size=9.5)
     for label, match in zip(axes.get_yticklabels(), found.matches, strict=True):
         label.set_fontweight("bold" if match is found.nearest or match.tied else "normal")
     axes.set_ylim(len(found.matches) - 0.5, -0.7)
@@ -140,9 +140,12 @@ def _means(axes: Axes, found: Identification, colours: dict[str, str]) -> None:
 
 
 def _label(match: Match) -> str:
-    """The family, and below it its parameters with their intervals."""
-    parts = [f"{_SYMBOLS.get(name, name)} {value}" for name, value in match.parameters.items()]
-    return f"{match.family.name}\n{', '.join(parts)}" if parts else match.family.name
+    """The family with its parameters; their intervals are in the table."""
+    parts = []
+    for name, found in match.parameters.items():
+        sign = {"": "=", "low": "≤", "high": "≥"}[found.edge]
+        parts.append(f"{_SYMBOLS.get(name, name)} {sign} {found.value:.3g}")
+    return f"{match.family.name}   {', '.join(parts)}" if parts else match.family.name
 
 
 def _floor(found: Identification) -> float:
