@@ -23,7 +23,7 @@ from iclkit.analysis.table import Table
 from iclkit.errors import UserError
 from iclkit.learners import bayes
 from iclkit.learners.classical import GaussianMixtureLearner
-from iclkit.report.card import prior_in_words, write_card
+from iclkit.report.card import write_card
 from iclkit.report.demo import write_demo
 from iclkit.report.figures import Panel, Window, curves, landscapes, png, sample_rows
 from iclkit.report.html import Page
@@ -251,7 +251,7 @@ def test_a_card_measured_by_particles_states_the_references_error(
     models: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     # Far fewer particles than a real card has: only the words are tested.
-    monkeypatch.setattr("iclkit.report.card.bayes", lambda task: bayes(task, particles=16, sweeps=1))
+    monkeypatch.setattr("iclkit.report.energy_card.bayes", lambda task: bayes(task, particles=16, sweeps=1))
     out = tmp_path / "card.md"
     assert write_card(models[1], out, datasets=2, real_splits=0) == out
     text = out.read_text(encoding="utf-8")
@@ -263,11 +263,6 @@ def test_a_card_measured_by_particles_states_the_references_error(
 def test_cards_are_for_model_folders(tmp_path: Path):
     with pytest.raises(UserError, match="iclkit export"):
         write_card(tmp_path)
-
-
-def test_priors_in_words():
-    assert "1 dimension," in prior_in_words(GaussianMixtures(dim=1))
-    assert "1 to 6 Gaussians in 2 dimensions" in prior_in_words(BroadMixtures())
 
 
 # ---------------------------------------------------------------------------------------------- real data
