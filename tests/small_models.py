@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from iclkit.tasks import GaussianMixtures
+from iclkit.regression.objectives import MixtureLikelihood, SquaredError
+from iclkit.tasks import GaussianMixtures, LinearRegression
 from iclkit.training import EnergyConfig, recipe_named
 from iclkit.training.models import save_model
+from iclkit.training.network_config import RegressorConfig
 
 BASE_STD = 1.7
 LIMIT = 16
@@ -53,3 +56,54 @@ def base_log_density(context: NDArray[np.float64], points: NDArray[np.float64]) 
     offset = points - context.mean(0)
     distance = np.einsum("mi,ij,mj->m", offset, np.linalg.inv(covariance), offset)
     return -0.5 * (distance + np.linalg.slogdet(covariance)[1] + dim * np.log(2 * np.pi))
+
+
+# Of the stand-in for a regressor: what it says of y in standard units, whatever it is shown.
+SAID = {"logits": (0.0, 1.0), "means": (-0.5, 1.5), "log_stds": (-0.5, 0.25)}
+
+
+def save_small_regressor(
+    folder: Path,
+    dim: int = 4,
+    *,
+    name: str = "small",
+    readout: float = 0.0,
+    components: int = 2,
+    **changes: Any,
+) -> Path:
+    """Write a model folder of a regressor that says a mixture of two Gaussians, with random weights.
+
+    Args:
+        folder: Where.
+        dim: Most columns that it takes.
+        name: Name of the model.
+        readout: Scale of the last layer's random weights. At 0 the network says `SAID`.
+        components: Components of the mixture; 0 for a number.
+        changes: Other fields of the recipe.
+    """
+    network = RegressorConfig(
+        dim=dim,
+        width=8,
+        layers=2,
+        heads=2,
+        mlp_ratio=1,
+        max_points=LIMIT,
+        tokens="joined",
+        components=components,
+    )
+    fields: dict[str, Any] = {"standardise": True, "pads": True, **changes}
+    recipe = dataclasses.replace(
+        recipe_named("general"),
+        name=name,
+        task=LinearRegression(dim=dim),
+        objective=MixtureLikelihood(units="context") if components else SquaredError(),
+        network=network,
+        points=LIMIT + 1,
+        **fields,
+    )
+    weights = {key: value.detach().clone() for key, value in network.build(seed=dim).named_parameters()}
+    generator = torch.Generator().manual_seed(dim)
+    weights["readout.weight"] = readout * torch.randn(weights["readout.weight"].shape, generator=generator)
+    if components:
+        weights["readout.bias"] = torch.tensor([value for part in SAID.values() for value in part])
+    return save_model(folder, recipe, weights)

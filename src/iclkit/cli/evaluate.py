@@ -12,8 +12,8 @@ def run(argv: list[str]) -> None:
     parser = Parser(
         "evaluate",
         "A model on real data, with intervals of the paired differences. Densities: held-out log-likelihood "
-        "next to cross-validated kernel density estimates and mixtures chosen by BIC. Regression: held-out R² and "
-        "log-likelihood next to ridge, neighbours, a forest and a Gaussian process.",
+        "next to cross-validated kernel density estimates and mixtures chosen by BIC. Regression: held-out R² "
+        "and log-likelihood next to ridge, neighbours, a forest and a Gaussian process.",
     )
     parser.add_argument(
         "--model", default=_MODEL, help=f"model by name, its folder or a run (default: {_MODEL})"

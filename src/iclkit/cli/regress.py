@@ -28,10 +28,9 @@ if TYPE_CHECKING:
     from iclkit.learners.trained_regression import TrainedRegressor
 
 _MODEL = "general"
-# Leaving one out of n rows costs n contexts of n - 1.
+# Leaving one out of n rows costs n contexts of n - 1; without --allow-longer they are short.
 _MOST_LEFT_OUT = 512
 _MOST_ORDERS = 256
-_TOO_LONG_TO_LEAVE_OUT = "leaving one out of them takes too long: give --points, or some rows by --subsample"
 
 
 def run(argv: list[str]) -> None:
@@ -57,7 +56,7 @@ def predict(argv: list[str]) -> None:
     table, regression = _condition(given)
     inputs = Table(table.values[:, :-1], table.names[:-1], table.named, table.rows)
     if given.points is None:
-        points, found = table, regression.leave_one_out()
+        points, found = table, _leave_one_out(given, table, regression)
     else:
         points = read_table(
             given.points,
@@ -106,7 +105,9 @@ def plot(argv: list[str]) -> None:
             regression.predict, table.values, table.names, given.interval, given.samples, given.seed
         )
     else:
-        figure = plot_left_out(regression.leave_one_out(), table.values[:, -1], table.names[-1], given.interval)
+        figure = plot_left_out(
+            _leave_one_out(given, table, regression), table.values[:, -1], table.names[-1], given.interval
+        )
     output.write(given.out, render(figure, given.out.suffix.lower()))
 
 
@@ -186,6 +187,15 @@ def _read(given: argparse.Namespace, learner: TrainedRegressor) -> Table:
     if len(table.names) == 1:
         raise UserError(f"{given.data} has no column beside the target {table.names[0]!r} to predict it from")
     return table
+
+
+def _leave_one_out(given: argparse.Namespace, table: Table, regression: ConditionedRegression) -> Predictions:
+    if given.allow_longer and len(table.values) > _MOST_LEFT_OUT:
+        raise UserError(
+            f"leaving one out of {len(table.values)} rows takes too long, {_MOST_LEFT_OUT} are accepted; "
+            f"take some at random by --subsample {_MOST_LEFT_OUT}, or predict other rows"
+        )
+    return regression.leave_one_out()
 
 
 def _summarise(observed: np.ndarray, found: Predictions, quantiles: np.ndarray, interval: float) -> None:
