@@ -28,14 +28,16 @@ from torch import Tensor
 from iclkit.errors import UserError
 from iclkit.learners.regression import LinearLearner
 
-# Numbers in the tableaux that are worked on at a time: 2 MB, which the caches hold; and in all moments: 32 MB.
-_TABLEAU, _MOMENTS = 2**18, 2**22
+# Numbers in the tableaux that are worked on at a time: 2 MB, which the caches hold. Problems are the last axis.
+_NUMBERS = 2**18
 # Bounds differ by parts in 10⁹ between coordinates, so that ties (data of few values) need no rules.
 _SPREAD = 1e-9
 # A coordinate that is, up to rounding, a combination of the active ones stays idle. Its square given theirs
 # should be 0, and is off by the rounding of float64 times the largest number in G_AA⁻¹; this is that rounding
 # and a margin.
 _COLLINEAR = 1e-14
+# In the place of denominators that are not positive; what stands over them is then 0.
+_TINY = 1e-300
 
 
 @dataclass(frozen=True)
@@ -63,10 +65,9 @@ class Lasso(LinearLearner):
             raise UserError(f"penalty must be positive, given {self.penalty}; without one use LeastSquares()")
 
     def _weights(self, x: Tensor, y: Tensor, prefixes: list[int]) -> Float[Tensor, "B P d"]:
-        points, dim = max(prefixes), x.shape[-1]
-        step = max(1, _MOMENTS // ((points + 1) * dim**2))
+        step = max(1, _NUMBERS // ((max(prefixes) + 1) * x.shape[-1] ** 2))
         parts = [
-            self._solve(*_moments(x[start : start + step].double(), y[start : start + step].double(), prefixes))
+            self._solve(x[start : start + step].double(), y[start : start + step].double(), prefixes)
             for start in range(0, len(x), step)
         ]
         return torch.cat(parts, -1).permute(2, 1, 0).to(x)
@@ -97,22 +98,16 @@ class Lasso(LinearLearner):
         primal = 0.5 * residual + self.penalty * counts * weights.abs().sum(0)
         return ((primal - dual) / counts.clamp_min(1)).T
 
-    def _solve(self, gram: Tensor, moment: Tensor, counts: Tensor) -> Float[Tensor, "d P B"]:
-        shape, dim = moment.shape, len(moment)
-        # The axis of the problems is the last; those of one prefix, whose paths are alike, are neighbours.
+    def _solve(self, x: Tensor, y: Tensor, prefixes: list[int]) -> Float[Tensor, "d P B"]:
+        gram, moment, counts = _moments(x, y, prefixes)
+        shape, bounds = moment.shape, self.penalty * counts.expand(-1, len(x)).flatten()
         gram, moment = gram.flatten(2), moment.flatten(1)
-        bounds = (self.penalty * counts).expand(shape[1:]).flatten()
-        step = max(1, _TABLEAU // dim**2)
-        solved = []
-        for start in range(0, len(bounds), step):
-            part = slice(start, start + step)
-            with torch.no_grad():
-                inverse, linear = _follow(gram[:, :, part], moment[:, part], bounds[part])
-                weights = -_times(inverse, moment[:, part] - linear)
-            # One step of Newton's method: it removes the sweeps' rounding, and carries the gradients exactly.
-            error = _times(gram[:, :, part], weights) - moment[:, part] + linear
-            solved.append(weights + _times(inverse, error))
-        return torch.cat(solved, -1).view(shape)
+        with torch.no_grad():
+            inverse, linear = _follow(gram, moment, bounds)
+            weights = -_times(inverse, moment - linear)
+        # One step of Newton's method: it removes the rounding of the sweeps, and carries the gradients exactly.
+        weights = weights + _times(inverse, _times(gram, weights) - moment + linear)
+        return weights.view(shape)
 
 
 def _times(matrices: Float[Tensor, "d d ..."], vectors: Float[Tensor, "d ..."]) -> Tensor:
@@ -145,39 +140,53 @@ def _follow(
     """
     dim, problems = moment.shape
     # Coordinates of unit length, so that pivots are at most 1 and thresholds mean the same everywhere.
-    unit = gram.diagonal().T.rsqrt().nan_to_num(posinf=0.0)
+    unit = gram.diagonal().T.rsqrt().nan_to_num_(posinf=0.0)
     index = torch.arange(dim, device=gram.device)[:, None]
     bound = unit * (1 + _SPREAD * (0.618034 * index.to(gram) % 1))  # κ
-    tableau = gram * unit * unit[:, None]
+    square = bound.square()
+    tableau = (gram * unit).mul_(unit[:, None])
     squares = tableau.diagonal().T
-    beta, mu = moment * unit, torch.zeros_like(moment)
-    signs, live = torch.zeros_like(moment), torch.ones_like(bounds, dtype=torch.bool)  # signs are κ s, idle: 0
+    beta, mu, signs = moment * unit, torch.zeros_like(moment), torch.zeros_like(moment)  # signs: κ s, idle: 0
+    # κ and κ² of the idle, 0 for the active. An infinite κ² keeps out what is collinear with the active.
+    idle, slack, any_wait = bound.clone(), square.clone(), False
+    live = torch.zeros_like(bounds[None], dtype=torch.bool)
     for _ in range(100 * dim + 100):
-        idle = signs == 0
-        side = torch.where(idle, -bound * beta.sign(), signs)
-        ahead = (-side * beta).clamp_min(0) / (side * mu + idle * bound**2)
-        collinear = squares < _COLLINEAR * (-squares).amax(0).clamp_min(10)
-        ahead = torch.where(idle & collinear, 0.0, ahead).nan_to_num_(0.0)
-        event, place = ahead.max(0)
-        live = event > bounds
+        side = torch.addcmul(signs, idle, beta.sign(), value=-1)
+        # The events, negative: -|β| / (κ - sign(β) μ) of the idle (times κ/κ), sβ / (sμ) of the active.
+        ahead = (side * beta).clamp_(max=0).div_(torch.addcmul(slack, side, mu).clamp_min_(_TINY))
+        event, place = ahead.min(0, keepdim=True)
+        live = event < -bounds
         if not live.any():
             break
-        here = ((index == place) & live).to(gram)
-        enters = 2 * (idle * here).sum(0) - 1  # 1 or -1
-        change = side * here
-        column = tableau.gather(0, place.expand(1, dim, problems))[0]
-        pivot = torch.where(live, (column * here).sum(0), 1.0)
+        column = tableau.gather(0, place[None].expand(1, dim, -1))[0]
+        pivot = column.gather(0, place)
+        kappa = bound.gather(0, place)
+        entering = idle.gather(0, place) > 0
+        # A pivot is off by the rounding of the largest number in G_AA⁻¹.
+        wait = live & entering & (pivot < _COLLINEAR * squares.amin(0).neg_().clamp_(min=10))
+        if wait.any():
+            slack.scatter_(0, place, torch.where(wait, math.inf, slack.gather(0, place)))
+            live = live & ~wait
+            any_wait = True
+        # 1 for what enters, -1 for what leaves, 0 where the path has come to its bound.
+        enters = (2 * entering.to(gram) - 1) * live
+        pivot = torch.where(live, pivot, math.inf)
+        change = side.gather(0, place) * live
         # With p ∓ 1 in the pivot's place, the update of all other rows is right for its own row and column too,
         # but for the diagonal: p - (p ∓ 1)²/p = ±2 - 1/p, where -1/p should be.
-        column = (column - enters * here) * live
+        column.scatter_add_(0, place, -enters)
         factor = column / pivot
         # What enters brings its sign into μ before the sweep; what leaves takes it out after.
-        mu_here = (mu * here).sum(0) + (enters > 0) * change.sum(0)
-        beta -= factor * (beta * here).sum(0)
-        mu += change - factor * mu_here
-        tableau -= column[:, None] * factor
-        squares -= 2 * enters * here
-        signs -= change
+        mu_here = mu.gather(0, place) + change * entering
+        mu.addcmul_(factor, mu_here, value=-1).scatter_add_(0, place, change)
+        beta.addcmul_(factor, beta.gather(0, place), value=-1)
+        tableau.addcmul_(column[:, None], factor, value=-1)
+        squares.scatter_add_(0, place, -2 * enters)
+        signs.scatter_add_(0, place, -change)
+        idle.scatter_add_(0, place, -enters * kappa)
+        slack.scatter_add_(0, place, -enters * kappa * kappa)
+        if any_wait:  # until an active coordinate leaves
+            slack = torch.where((enters < 0) & slack.isinf(), square, slack)
     else:
         raise UserError(
             f"Lasso cannot finish {int(live.sum())} of {problems} contexts, their inputs are near collinear; "

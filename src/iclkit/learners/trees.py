@@ -39,10 +39,10 @@ class _TreeLearner(RegressionLearner):
             raise _missing(self) from error
         self._regressor()  # one that cannot be made says so here, not in another process
         inputs, targets, asked = (value.detach().cpu().double().numpy() for value in (x, y, queries))
-        answers = Parallel(n_jobs=self._processes)(
+        answers: Any = Parallel(n_jobs=self._processes)(
             delayed(_answer)(self, *episode, prefixes) for episode in zip(inputs, targets, asked, strict=True)
         )
-        return torch.from_numpy(np.stack(list(answers))).to(x)
+        return torch.from_numpy(np.stack(answers)).to(x)
 
 
 def _answer(
@@ -150,13 +150,14 @@ class BoostedTrees(_TreeLearner):
             from sklearn.ensemble import HistGradientBoostingRegressor
         except ImportError as error:
             raise _missing(self) from error
-        return HistGradientBoostingRegressor(
-            max_iter=self.trees,
-            max_depth=self.max_depth,
-            learning_rate=self.rate,
-            l2_regularization=self.penalty,
-            max_leaf_nodes=None,
-            min_samples_leaf=1,
-            early_stopping=False,
-            random_state=0,
-        )
+        settings: dict[str, Any] = {
+            "max_iter": self.trees,
+            "max_depth": self.max_depth,
+            "learning_rate": self.rate,
+            "l2_regularization": self.penalty,
+            "max_leaf_nodes": None,
+            "min_samples_leaf": 1,
+            "early_stopping": False,
+            "random_state": 0,
+        }
+        return HistGradientBoostingRegressor(**settings)
