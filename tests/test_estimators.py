@@ -1,4 +1,4 @@
-"""InContextDensity: scikit-learn's own checks, the density in closed form, and life among other estimators."""
+"""The estimators: scikit-learn's own checks, closed forms, and life among other estimators."""
 
 from __future__ import annotations
 
@@ -12,17 +12,19 @@ import pytest
 pytest.importorskip("sklearn")
 
 from sklearn.base import clone
+from sklearn.compose import TransformedTargetRegressor
 from sklearn.model_selection import GridSearchCV, cross_val_score
 from sklearn.neighbors import KernelDensity
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
+from iclkit.conditioned_regression import ConditionedRegression
 from iclkit.errors import UserError
-from iclkit.estimators import InContextDensity
+from iclkit.estimators import InContextDensity, InContextRegression
 from iclkit.training import models
 from iclkit.training.models import load
-from small_models import LIMIT, base_log_density, save_small_model
+from small_models import LIMIT, base_log_density, save_small_model, save_small_regressor
 
 # By quadrature a log density is known to 1e-3.
 TOLERANCE = 2e-3
@@ -57,6 +59,10 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for dim in DIMS:
         save_small_model(folder / f"small-{dim}", dim, name=f"small-{dim}")
     save_small_model(folder / "energy-2d", name="energy-2d", readout=1.0)
+    save_small_regressor(folder / "general", 8, name="general", readout=1.0)
+    save_small_regressor(folder / "wide", max(DIMS), name="wide", readout=1.0)
+    save_small_regressor(folder / "plane", 2, name="plane", pads=False)
+    save_small_regressor(folder / "numbers", name="numbers", components=0)
     return folder
 
 
@@ -223,3 +229,150 @@ def test_the_shipped_model_sees_two_clusters() -> None:
     score = InContextDensity().fit(context).score(held_out) / len(held_out)
     cluster = -np.log(2 * np.pi) - 1
     assert score > max(cluster - np.log(2) - 0.5, cluster - 0.5 * np.log(17) + 0.2)
+
+
+# Regression
+
+UNTRAINED = "asks for R² above 0.5, which an untrained stand-in cannot have"
+TOO_MANY = "feeds ten features where the model takes up to eight"
+EXPECTED_FAILURES_OF_REGRESSION = {
+    "wide": {"check_regressors_train": UNTRAINED},
+    "general": {
+        "check_dtype_object": TOO_MANY,
+        "check_regressor_data_not_an_array": TOO_MANY,
+        "check_regressors_int": TOO_MANY,
+        "check_regressors_train": TOO_MANY,
+    },
+}
+
+
+@pytest.mark.usefixtures("stand_in")
+@pytest.mark.filterwarnings("ignore:X has .* samples, .* was trained on contexts:UserWarning")
+@parametrize_with_checks(
+    [InContextRegression("wide"), InContextRegression(), InContextRegression("wide", orders=3)],
+    expected_failed_checks=lambda estimator: EXPECTED_FAILURES_OF_REGRESSION[estimator.model],
+    xfail_strict=True,
+)
+def test_scikit_learn_s_own_checks_of_regression(estimator, check) -> None:
+    check(estimator)
+
+
+def targets(data: np.ndarray) -> np.ndarray:
+    return data[:, 0] - 100 * data[:, 1] + np.random.default_rng(9).normal(size=len(data))
+
+
+@pytest.mark.usefixtures("stand_in", "untouched_generators")
+def test_regression_is_the_model_behind_the_samples(data: np.ndarray) -> None:
+    """What that model says is tested with the command line, which says the same."""
+    y, points = targets(data), data[:5] + 1.0
+    fitted = InContextRegression().fit(data, y)
+    expected = ConditionedRegression(load("general", "regression"), data, y).predict(points)
+    mean, std = fitted.predict(points, return_std=True)
+    np.testing.assert_array_equal(mean, expected.mean)
+    np.testing.assert_array_equal(std, expected.std)
+    np.testing.assert_array_equal(fitted.predict(points), mean)
+    np.testing.assert_array_equal(fitted.predict_quantiles(points, [0.1, 0.9]), expected.quantiles([0.1, 0.9]))
+    assert fitted.predict_quantiles(points).shape == (5, 3)
+    assert fitted.predict_quantiles(points, 0.5).shape == (5, 1)
+    np.testing.assert_array_equal(fitted.log_prob(points, y[:5]), expected.log_density(y[:5]))
+    draws = fitted.sample_y(points, 2000)
+    # Means of 2000 draws at 5 points are within 4.5 standard errors but for 3e-5 of seeds.
+    assert (abs(draws.mean(1) - mean) < 4.5 * std / np.sqrt(2000)).all()
+    np.testing.assert_array_equal(fitted.sample_y(points, 3, 1), fitted.sample_y(points, 3, 1))
+
+
+@pytest.mark.usefixtures("stand_in")
+def test_a_prediction_does_not_depend_on_the_samples_beside_it(data: np.ndarray) -> None:
+    fitted = InContextRegression(orders=3).fit(data, targets(data))
+    points = np.random.default_rng(1).normal(size=(100, 2)) * [30.0, 0.1] + [1e6, -3.0]
+    alone = np.concatenate([fitted.predict(row[None]) for row in points])
+    # Double precision beside a spread of about 30 and means of 1e6.
+    np.testing.assert_allclose(fitted.predict(points), alone, rtol=1e-12)
+
+
+@pytest.mark.usefixtures("stand_in")
+def test_longer_contexts_of_regression_are_subsampled_or_refused() -> None:
+    data = np.random.default_rng(1).normal(size=(LIMIT + 9, 2))
+    y = targets(data)
+    told = rf"X has {LIMIT + 9} samples, general was trained on contexts of up to {LIMIT}"
+    with pytest.warns(UserWarning, match=rf"{told}: conditioned on a random subset of {LIMIT}"):
+        first = InContextRegression().fit(data, y)
+    with pytest.warns(UserWarning, match=rf"{told}: conditioned on 4 random subsets of {LIMIT}"):
+        several = InContextRegression(orders=4).fit(data, y)
+    with pytest.warns(UserWarning, match=told):
+        again = InContextRegression().fit(data, y)
+    with pytest.warns(UserWarning, match=told):
+        other = InContextRegression(random_state=1).fit(data, y)
+    np.testing.assert_array_equal(again.predict(data), first.predict(data))
+    assert not np.allclose(other.predict(data), first.predict(data))
+    assert not np.allclose(several.predict(data), first.predict(data))
+    with pytest.raises(ValueError, match=f"{told}; give fewer, or max_context='subsample'"):
+        InContextRegression(max_context="error").fit(data, y)
+
+
+@pytest.mark.usefixtures("stand_in")
+@pytest.mark.parametrize(
+    ("options", "columns", "message"),
+    [
+        ({}, 9, r"X has n_features=9, but general takes at most n_features=8; choose features, e.g."),
+        ({"model": "plane"}, 1, "X has n_features=1, but plane takes n_features=2"),
+        ({"model": "generel"}, 2, "did you mean 'general'"),
+        ({"model": "energy-2d"}, 2, "is a model of densities, but one of regression is needed"),
+        ({"model": "numbers"}, 2, "numbers predicts numbers and no densities"),
+        ({"orders": 0}, 2, "orders must be at least 1, given 0"),
+        ({"max_context": "drop"}, 2, "max_context must be 'subsample' or 'error', given 'drop'"),
+    ],
+)
+def test_mistakes_in_regression_are_value_errors(options: dict[str, Any], columns: int, message: str) -> None:
+    data = np.random.default_rng(1).normal(size=(12, columns))
+    with pytest.raises(UserError, match=message):
+        InContextRegression(**options).fit(data, data[:, 0])
+
+
+@pytest.mark.usefixtures("stand_in")
+def test_data_that_say_nothing_are_refused(data: np.ndarray) -> None:
+    with pytest.raises(
+        UserError, match=r"the target 'y' is constant \(always 3\): there is nothing to predict"
+    ):
+        InContextRegression().fit(data, np.full(12, 3.0))
+    with pytest.raises(UserError, match="every column of inputs is constant"):
+        InContextRegression().fit(np.ones((12, 2)), data[:, 0])
+    with pytest.raises(UserError, match="the data hold values beyond"):
+        InContextRegression().fit(data * 1e200, data[:, 0])
+    fitted = InContextRegression().fit(data, targets(data))
+    with pytest.raises(UserError, match=r"must lie between 0 and 1, given \[90.0\]"):
+        fitted.predict_quantiles(data, [90])
+    with pytest.raises(UserError, match="y has 3 targets for 12 samples"):
+        fitted.log_prob(data, [1.0, 2.0, 3.0])
+    with pytest.raises(UserError, match="n_samples must be at least 1, given 0"):
+        fitted.sample_y(data, 0)
+
+
+@pytest.mark.usefixtures("stand_in")
+def test_clones_and_pickles_of_regression(data: np.ndarray) -> None:
+    y = targets(data)
+    fitted = InContextRegression(load("general", "regression"), orders=2).fit(data, y)
+    found = fitted.predict(data)
+    assert len(pickle.dumps(fitted)) < 100_000
+    np.testing.assert_array_equal(pickle.loads(pickle.dumps(fitted)).predict(data), found)
+    copy: Any = clone(fitted)
+    assert not hasattr(copy, "X_context_")
+    np.testing.assert_array_equal(copy.fit(data, y).predict(data), found)
+
+
+@pytest.mark.usefixtures("stand_in")
+def test_regression_among_other_estimators(data: np.ndarray) -> None:
+    y = targets(data)
+    pipeline = make_pipeline(StandardScaler(), InContextRegression())
+    scores = cross_val_score(pipeline, data, y, cv=3)
+    # Scaling before is of no consequence; nor is the target's unit, behind a transformer of it.
+    np.testing.assert_allclose(scores, cross_val_score(InContextRegression(), data, y, cv=3), rtol=1e-6)
+    scaled = TransformedTargetRegressor(InContextRegression(), transformer=StandardScaler()).fit(data, y)
+    np.testing.assert_allclose(
+        scaled.predict(data), InContextRegression().fit(data, y).predict(data), rtol=1e-9
+    )
+    search = GridSearchCV(InContextRegression(), {"orders": [1, 4], "model": ["general", "plane"]}, cv=3)
+    assert np.isfinite(search.fit(data, y).cv_results_["mean_test_score"]).all()
+    mean = search.best_estimator_.predict(data)
+    expected = 1 - ((y - mean) ** 2).sum() / ((y - y.mean()) ** 2).sum()
+    assert search.best_estimator_.score(data, y) == pytest.approx(expected)
