@@ -32,6 +32,7 @@ from iclkit.tasks import (
     TaskMixture,
     VariableDimension,
 )
+from iclkit.tasks.shifts import Around
 from iclkit.training import RegressorConfig, recipe_named
 from iclkit.training.models import load, save_model
 
@@ -112,7 +113,7 @@ def test_the_card_of_a_general_model_with_densities(general: Path, tmp_path: Pat
         "predicts a density of y",
         "inputs of 1 to 2 columns",
         "into its own standard units",
-        "each episode from one of 2 kinds, equally often: linear functions",
+        "each episode from one of 2 kinds, equally often, always x ~ N(0, I), noise of a standard deviation",
         "8 episodes of each kind",
         "| LinearRegression(dim=2) |",
         "**Out of its prior**",
@@ -154,8 +155,8 @@ def test_errors_by_kind_are_relative_to_the_functions_variance():
     (row,) = [line for line in text.splitlines() if line.startswith("| LinearRegression")]
     cells = row.split("|")[2:-1]
     assert len(cells) == 2  # after 4 and 8 pairs
-    # σ² E tr (XᵀX)⁻¹ = σ² d / (n - d - 1) over a mean variance of d: 0.01 / 5 = 0.002 after 8 pairs. The mean over
-    # 200 episodes scatters by less than half of it.
+    # σ² E tr (XᵀX)⁻¹ = σ² d / (n - d - 1) over a mean variance of d: 0.01 / 5 = 0.002 after 8 pairs. The mean
+    # over 200 episodes scatters by less than half of it.
     last = float(cells[1].split("±")[0])
     assert 0.001 < last < 0.004
 
@@ -224,6 +225,8 @@ def test_every_prior_is_said_in_words(name: str):
     text = prior_in_words(task)
     assert "(dim=" not in text  # no repr, at any depth
     assert name not in text
+    if isinstance(task, Around) and task != Scaled():  # which as it stands changes nothing
+        assert text != prior_in_words(task.task)
 
 
 def test_priors_in_words():
@@ -233,7 +236,11 @@ def test_priors_in_words():
     assert "noise N(0, 1)" in prior_in_words(LinearRegression(noise_std=1.0))
     assert "inputs times 0.333" in prior_in_words(Scaled(inputs_factor=1 / 3))
     mixture = TaskMixture((LinearRegression(2), DecisionTrees(2)), (1.0, 3.0))
-    assert "25 % linear functions" in prior_in_words(mixture)
+    assert "always x ~ N(0, I), no noise: 25 % linear functions" in prior_in_words(mixture)
+    levels = NoiseLevels(VariableDimension(LinearRegression(2, noise_std=0.5)), least=0.1, most=1.0)
+    assert prior_in_words(levels).endswith(
+        "in 1 to 2 columns, noise of a standard deviation from 0.1 to 1 (log-uniform) beside noise N(0, 0.25)"
+    )
 
 
 def test_training_of_models_without_records_is_told_as_far_as_known():
