@@ -36,8 +36,8 @@ from iclkit.training import Recipe, recipe_named
 from iclkit.training.trainer import Trainer
 
 TARGET = 0.1
-# Found by trying: fewer end above the target, whatever the seed.
-STEPS = 1000
+# Found by trying: 1000 end at 0.117 and not at the target.
+STEPS = 1200
 # Of a run that may not get there, at which times (in shares of the limit) its excess is shown.
 SHARES = (0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
 
