@@ -124,7 +124,7 @@ def test_the_network_is_asked_in_standard_units_of_the_context() -> None:
     weights = np.exp(logits) / np.exp(logits).sum(-1, keepdims=True)
     expected = y.mean() + scale[1] * (weights * means).sum(-1)
     # The network is asked in single precision here.
-    found = ConditionedRegression(learner, x, y).predict(points)
+    found = ConditionedRegression(learner, x, y, orders=1).predict(points)
     np.testing.assert_allclose(found.mean, expected, rtol=0, atol=1e-5 * scale[1])
 
 
@@ -133,9 +133,9 @@ def test_leaving_one_out_is_a_loop_over_contexts(model: str) -> None:
     x, y = table(9, 2)
     x = x if model == "rugged" else (x - 100) / [1, 10]
     learner = load(model, "regression")
-    found = ConditionedRegression(learner, x, y).leave_one_out()
+    found = ConditionedRegression(learner, x, y, orders=1).leave_one_out()
     for i in range(len(x)):
-        alone = ConditionedRegression(learner, np.delete(x, i, 0), np.delete(y, i)).predict(x[[i]])
+        alone = ConditionedRegression(learner, np.delete(x, i, 0), np.delete(y, i), orders=1).predict(x[[i]])
         np.testing.assert_allclose(found.mean[i], alone.mean[0], rtol=1e-9)
         np.testing.assert_allclose(found.std[i], alone.std[0], rtol=1e-9)
 
@@ -144,8 +144,9 @@ def test_a_column_that_varies_in_the_row_left_out_alone_carries_nothing() -> Non
     x, y = table(9, 2)
     x[:, 1] = 7.0
     x[4, 1] = 1e6
-    found = ConditionedRegression(load("rugged", "regression"), x, y).leave_one_out()
-    without = ConditionedRegression(load("rugged", "regression"), x[:, :1], y).leave_one_out()
+    learner = load("rugged", "regression")
+    found = ConditionedRegression(learner, x, y, orders=1).leave_one_out()
+    without = ConditionedRegression(learner, x[:, :1], y, orders=1).leave_one_out()
     np.testing.assert_allclose(found.mean[4], without.mean[4], rtol=1e-9)
 
 
@@ -178,7 +179,7 @@ def test_other_units_of_columns_and_target_change_nothing_else(unit: float, offs
 
 
 def test_orders_average_densities() -> None:
-    """With two columns that are one, columns are of no matter: the orders of the rows alone are averaged."""
+    """With one column, the orders of the rows alone."""
     x, y = table(6, 1)
     learner = load("rugged", "regression")
     regression = ConditionedRegression(learner, x, y, orders=5, seed=3)
@@ -186,7 +187,7 @@ def test_orders_average_densities() -> None:
     orders = regression._rows
     assert orders[0].tolist() == list(range(6))
     assert all(sorted(order.tolist()) == list(range(6)) for order in orders)
-    each = [ConditionedRegression(learner, x[order], y[order]).predict(x) for order in orders.numpy()]
+    each = [ConditionedRegression(learner, x[order], y[order], orders=1).predict(x) for order in orders.numpy()]
     assert np.ptp([p.mean for p in each], axis=0).min() > 1e-3  # this network does care
     np.testing.assert_allclose(found.mean, np.mean([p.mean for p in each], axis=0), rtol=1e-9)
     densities = np.mean([np.exp(p.log_density(y)) for p in each], axis=0)

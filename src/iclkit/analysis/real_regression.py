@@ -9,6 +9,7 @@ held-out rows; contexts of different sizes are nested, and every regressor sees 
 from __future__ import annotations
 
 import argparse
+import math
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -102,6 +103,7 @@ def compare_on(
     splits: int = 30,
     held_out: int = 60,
     seed: int = 0,
+    orders: int = 4,
     against: Mapping[str, Fitted] | None = None,
 ) -> TableResult:
     """Compare a model with the fitted regressors on one table.
@@ -114,6 +116,7 @@ def compare_on(
         splits: Random splits, a function of `seed` alone.
         held_out: Rows predicted.
         seed: Seed of the splits.
+        orders: Random orders of rows and columns over which the model's densities are averaged.
         against: The fitted regressors; `FITTED` if None.
 
     Raises:
@@ -122,8 +125,10 @@ def compare_on(
     sizes, longest = tuple(context_sizes), max(context_sizes, default=0)
     if not sizes or min(sizes) < 8 or (model.limit is not None and longest > model.limit):
         raise UserError(f"context sizes must lie in 8..{model.limit}, given {list(sizes)}")
-    if splits < 2 or held_out < 2:
-        raise UserError(f"at least 2 splits and 2 held-out rows are needed, given {splits} and {held_out}")
+    if splits < 2 or held_out < 2 or orders < 1:
+        raise UserError(
+            f"at least 2 splits, 2 held-out rows and 1 order are needed, given {splits}, {held_out}, {orders}"
+        )
     if len(rows.y) < longest + held_out:
         raise UserError(
             f"{name}: {len(rows.y)} rows are too few for {longest} in context and {held_out} held out"
@@ -134,10 +139,9 @@ def compare_on(
     x, y = rows.x.double()[order], (rows.y.double() / rows.y.double().std())[order]
     points, truth = x[:, longest:], y[:, longest:]
 
-    asked = points[:, None].expand(-1, len(sizes), -1, -1)
-    with torch.no_grad():
-        said = model.distribution_queries(x[:, :longest], y[:, :longest], asked, sizes)
-        found = {"model": (said.mean, said.log_prob(truth[:, None].expand(said.batch_shape)))}
+    found = {
+        "model": _in_context(model, x[:, :longest], y[:, :longest], points, truth, sizes, orders, generator)
+    }
     for label, fitted in (FITTED if against is None else against).items():
         answers = [
             [fit_predict(fitted, x[s, :n].numpy(), y[s, :n].numpy(), points[s].numpy()) for n in sizes]
@@ -152,6 +156,34 @@ def compare_on(
         for label, (mean, _) in found.items()
     }
     return TableResult(name, r2, {label: Curve(sizes, value.mean(-1)) for label, (_, value) in found.items()})
+
+
+def _in_context(
+    model: TrainedProbabilisticRegressor,
+    x: Float[Tensor, "S N d"],
+    y: Float[Tensor, "S N"],
+    points: Float[Tensor, "S K d"],
+    truth: Float[Tensor, "S K"],
+    sizes: Sequence[int],
+    orders: int,
+    generator: torch.Generator,
+) -> tuple[Float[Tensor, "S P K"], Float[Tensor, "S P K"]]:
+    """Means and log densities of the model after the first rows of each context, averaged over orders."""
+    answers = []
+    for size in sizes:
+        means, logs = [], []
+        for _ in range(orders):
+            rows = torch.randperm(size, generator=generator)
+            columns = torch.randperm(x.shape[-1], generator=generator)
+            with torch.no_grad():
+                said = model.distribution_queries(
+                    x[:, rows][..., columns], y[:, rows], points[:, None][..., columns], [size]
+                )
+            means.append(said.mean[:, 0])
+            logs.append(said.log_prob(truth[:, None])[:, 0])
+        answers.append((torch.stack(means).mean(0), torch.stack(logs).logsumexp(0) - math.log(orders)))
+    mean, log = (torch.stack(part, 1) for part in zip(*answers, strict=True))
+    return mean, log
 
 
 def results_table(results: Sequence[TableResult], quantity: str, size: int) -> Table:
@@ -207,7 +239,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--held-out", type=int, default=60, help="rows predicted in each split")
     parser.add_argument("--sizes", type=int, nargs="+", default=list(CONTEXT_SIZES), help="context sizes")
     parser.add_argument("--tables", nargs="+", default=list(TABLES), help=f"some of: {', '.join(TABLES)}")
-    parser.add_argument("--seed", type=int, default=0, help="seed of the splits")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the splits and orders")
+    parser.add_argument("--orders", type=int, default=4, help="orders of the context to average the model over")
     options = parser.parse_args(argv)
     for name in options.tables:
         if name not in TABLES:
@@ -222,7 +255,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     progress = Console(stderr=True)
     for name in options.tables:
         with progress.status(f"{name} ..."):
-            given = options.sizes, options.splits, options.held_out, options.seed
+            given = options.sizes, options.splits, options.held_out, options.seed, options.orders
             results.append(compare_on(model, name, TABLES[name](), *given))
     label = model.name or Path(options.model).name
     titles = {"r2": "R²", "log_density": "log-likelihood, nats per row in units of the target's deviation"}

@@ -26,6 +26,7 @@ def run(argv: list[str]) -> None:
     parser.add_argument("--pairs", nargs="+", help="data sets for densities (default: all six)")
     parser.add_argument("--tables", nargs="+", help="data sets for regression (default: all eight)")
     parser.add_argument("--seed", type=int, help="seed of the splits (default: 0)")
+    parser.add_argument("--orders", type=int, help="regression: orders of the context to average (default: 4)")
     given = parser.parse(argv)  # mistakes are told here, in one line
 
     from iclkit.learners.trained_regression import TrainedRegressor
@@ -36,6 +37,8 @@ def run(argv: list[str]) -> None:
         raise UserError(f"{given.model} is a model of regression: choose data sets by --tables, not --pairs")
     if not regression and given.tables:
         raise UserError(f"{given.model} is a model of densities: choose data sets by --pairs, not --tables")
+    if not regression and given.orders is not None:
+        raise UserError(f"{given.model} is a model of densities: --orders is for regression")
     if regression:
         from iclkit.analysis.real_regression import main
     else:

@@ -128,10 +128,9 @@ def _parser(action: str, description: str) -> Parser:
     parser.add_argument(
         "--orders",
         type=int,
-        default=1,
         metavar="N",
-        help="average over N random orders of the rows and columns; of a longer DATA, each takes as many rows "
-        "as the model was trained on (default: 1, the file's)",
+        help="average over N orders of the rows and columns (default: 4); if given, DATA may be longer, and "
+        "each order takes as many random rows as the model was trained on",
     )
     return parser
 
@@ -140,7 +139,7 @@ def _parse(parser: Parser, argv: list[str]) -> argparse.Namespace:
     given = parser.parse(argv)
     if not 0 < given.interval < 1:
         raise UserError(f"--interval must lie between 0 and 1, given {given.interval:g}")
-    if not 1 <= given.orders <= _MOST_ORDERS:
+    if given.orders is not None and not 1 <= given.orders <= _MOST_ORDERS:
         raise UserError(f"--orders must lie in 1..{_MOST_ORDERS}, given {given.orders}")
     check_data(given)
     return given
@@ -148,7 +147,7 @@ def _parse(parser: Parser, argv: list[str]) -> argparse.Namespace:
 
 def _condition(given: argparse.Namespace) -> tuple[Table, ConditionedRegression]:
     """Read the context, whose last column is the target, and condition the model on it."""
-    from iclkit.conditioned_regression import ConditionedRegression
+    from iclkit.conditioned_regression import ORDERS, ConditionedRegression
     from iclkit.training.models import load
 
     learner = load(given.model, "regression")
@@ -160,7 +159,13 @@ def _condition(given: argparse.Namespace) -> tuple[Table, ConditionedRegression]
         if len(x) > 1 and (column == column[0]).all()
     ]
     regression = ConditionedRegression(
-        learner, x, y, table.names[-1], allow_longer=given.allow_longer, orders=given.orders, seed=given.seed
+        learner,
+        x,
+        y,
+        table.names[-1],
+        allow_longer=given.allow_longer,
+        orders=ORDERS if given.orders is None else given.orders,
+        seed=given.seed,
     )
     if constant:
         what = f"column {constant[0]!r} is" if len(constant) == 1 else f"columns {', '.join(constant)} are"
@@ -171,7 +176,7 @@ def _condition(given: argparse.Namespace) -> tuple[Table, ConditionedRegression]
 def _read(given: argparse.Namespace, learner: TrainedRegressor) -> Table:
     limit = learner.network.max_points
     longer = max(CEILING, limit)
-    any_length = given.allow_longer or given.orders > 1
+    any_length = given.allow_longer or given.orders is not None
     table = read_table(
         given.data,
         given.columns,

@@ -13,7 +13,7 @@ from sklearn.base import BaseEstimator, RegressorMixin
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted, column_or_1d, validate_data
 
-from iclkit.conditioned_regression import ConditionedRegression, Predictions, check_rows
+from iclkit.conditioned_regression import ORDERS, ConditionedRegression, Predictions, check_rows
 from iclkit.errors import UserError
 from iclkit.learners.trained_regression import TrainedRegressor
 from iclkit.training.models import load
@@ -33,9 +33,9 @@ class InContextRegression(RegressorMixin, BaseEstimator):
     ----------
     model : str, path or `TrainedRegressor`, default="general"
         The trained model: name of a shipped one, its folder or a training run's, or the loaded model.
-    orders : int, default=1
-        Average the densities over so many orders of samples and features: the given one and random ones. What a
-        causal network says depends a little on them.
+    orders : int, default=4
+        Average the densities over so many orders of samples and features, the given one and random ones: what
+        a causal network says depends a little on them, and their mean is better than each.
     max_context : {"subsample", "error"}, default="subsample"
         What `fit` does with more samples than the model was trained on: condition on a random subset of as many
         as it was (each order on its own, so that more orders use more of the samples), with a warning; or
@@ -68,7 +68,7 @@ class InContextRegression(RegressorMixin, BaseEstimator):
         self,
         model: str | Path | TrainedRegressor = "general",
         *,
-        orders: int = 1,
+        orders: int = ORDERS,
         max_context: str = "subsample",
         random_state: int | np.random.RandomState | None = 0,
     ) -> None:
@@ -127,7 +127,7 @@ class InContextRegression(RegressorMixin, BaseEstimator):
             warnings.warn(f"{told}: conditioned on {each} of {limit}", stacklevel=2)
         self.model_ = learner
         self.X_context_, self.y_context_ = context, targets
-        seed = int(check_random_state(self.random_state).randint(_SEEDS))
+        seed = _seed(self.random_state)
         self._conditioned = _Lazy(learner, context, targets, self.orders, seed)
         return self
 
@@ -200,13 +200,19 @@ class InContextRegression(RegressorMixin, BaseEstimator):
         """
         if n_samples < 1:
             raise UserError(f"n_samples must be at least 1, given {n_samples}")
-        seed = int(check_random_state(random_state).randint(_SEEDS))
+        seed = _seed(random_state)
         return self._predictions(X).sample(n_samples, seed)
 
     def _predictions(self, X: ArrayLike) -> Predictions:
         check_is_fitted(self)
         points: Any = validate_data(self, X, dtype=np.float64, reset=False)  # pyright: ignore[reportArgumentType]
         return self._conditioned.get().predict(points)
+
+
+def _seed(random_state: int | np.random.RandomState | None) -> int:
+    """The number itself, as on the command line, or a drawn one."""
+    drawn = int(check_random_state(random_state).randint(_SEEDS))
+    return int(random_state) if isinstance(random_state, (int, np.integer)) else drawn
 
 
 class _Lazy:
