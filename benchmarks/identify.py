@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import itertools
 import time
+from collections.abc import Sequence
 
 import torch
 
@@ -50,9 +51,11 @@ LEARNERS: list[tuple[RegressionLearner, str]] = [
 ]
 
 
-def disguises(seeds: int, points: int, episodes: int) -> None:
+def disguises(seeds: int, points: int, episodes: int, families: Sequence[str] | None = None) -> None:
     """For each learner as a plain function: how often it is named, and the worst error of its parameters."""
     for learner, family in LEARNERS:
+        if families is not None and family not in families:
+            continue
         start, named, worst = time.perf_counter(), 0, 0.0
         for seed in range(seeds):
             found = identify(lambda x, y, own=learner: own.predict(x, y), TASK, points, episodes, seed)
@@ -67,34 +70,32 @@ def disguises(seeds: int, points: int, episodes: int) -> None:
         )
 
 
-def blends(points: int, episodes: int) -> None:
-    """For all pairs and three shares: whether the member named, or one tied, is nearest on fresh episodes."""
+def blends(points: int, episodes: int, count: int) -> None:
+    """For pairs of learners at three shares: is the one named, or one tied, the nearest on fresh episodes?"""
     asked = ask(TASK, points, 1024, torch.Generator().manual_seed(10**6))
     right = ties = wrong = 0
-    for (a, _), (b, _) in itertools.combinations(LEARNERS[1:], 2):
-        for share in (0.5, 0.8, 0.2):
+    pairs = itertools.combinations([learner for learner, _ in LEARNERS[1:]], 2)
+    cases = [(a, b, share) for a, b in pairs for share in (0.5, 0.8, 0.2)]
+    order = torch.randperm(len(cases), generator=torch.Generator().manual_seed(0)).tolist()
+    for a, b, share in [cases[i] for i in order[:count]]:
 
-            def mixed(x, y, a=a, b=b, share=share):
-                return share * a.predict(x, y) + (1 - share) * b.predict(x, y)
+        def mixed(x, y, a=a, b=b, share=share):
+            return share * a.predict(x, y) + (1 - share) * b.predict(x, y)
 
-            found = identify(mixed, TASK, points, episodes, name="blend")
-            target = Target.of(mixed(asked.x, asked.y).double(), asked.context_sizes)
-            distances = [target.differences(answers(m.learner, asked).double()) for m in found.matches]
-            means = torch.stack([d.square().mean() for d in distances])
-            truly = found.matches[int(means.argmin())]
-            if truly is found.nearest:
-                right += 1
-            elif truly.tied:
-                ties += 1
-            else:
-                wrong += 1
-                apart = float(means[0] / means.min())
-                print(
-                    f"  {share} {name_of(a)} + {name_of(b)}: {found.verdict} Nearer, by {apart:.3f}: {truly.label}"
-                )
-    print(
-        f"blends: {right} name the nearest, {ties} report it as tied, {wrong} are sure of another", flush=True
-    )
+        found = identify(mixed, TASK, points, episodes, name="blend")
+        target = Target.of(mixed(asked.x, asked.y).double(), asked.context_sizes)
+        distances = [target.differences(answers(m.learner, asked).double()) for m in found.matches]
+        means = torch.stack([d.square().mean() for d in distances])
+        truly = found.matches[int(means.argmin())]
+        if truly is found.nearest:
+            right += 1
+        elif truly.tied:
+            ties += 1
+        else:
+            wrong += 1
+            print(f"  {share} {name_of(a)} + {1 - share:.1f} {name_of(b)}: {found.verdict}")
+            print(f"    nearer, by a factor {float(means[0] / means.min()):.3f}: {truly.label}", flush=True)
+    print(f"blends: {right} name the nearest, {ties} report it as tied, {wrong} are sure of another")
 
 
 def main() -> None:
@@ -103,12 +104,12 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=20)
     parser.add_argument("--points", type=int, default=20)
     parser.add_argument("--episodes", type=int, default=64)
-    parser.add_argument("--skip-blends", action="store_true")
+    parser.add_argument("--learners", nargs="+", help="families of those that are disguised (default: all)")
+    parser.add_argument("--blends", type=int, default=234, help="how many, chosen at random (default: all)")
     given = parser.parse_args()
     torch.set_num_threads(1)
-    disguises(given.seeds, given.points, given.episodes)
-    if not given.skip_blends:
-        blends(given.points, given.episodes)
+    disguises(given.seeds, given.points, given.episodes, given.learners)
+    blends(given.points, given.episodes, given.blends)
 
 
 if __name__ == "__main__":
