@@ -17,6 +17,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from iclkit.networks import written_block
 from iclkit.networks.attention import Attention, Memory
 from iclkit.networks.config import BlockConfig
 from iclkit.networks.hooks import HookPoint
@@ -55,6 +56,9 @@ class Block(nn.Module):
         self, x: Float[Tensor, "B T W"], mask: Mask, rows: slice | None = None
     ) -> tuple[Float[Tensor, "B R W"], Memory]:
         """Run over a sequence; the rows that are asked for (all if None), and what queries need."""
+        if written_block.written(self, x, mask):
+            out, keys, values = written_block.run(self, x, mask, rows)
+            return out, Memory(keys, values)
         attended, memory = self.attention(self.attention_norm(x), mask, rows)
         return self._add(x if rows is None else x[:, rows], attended), memory
 
