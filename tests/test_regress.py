@@ -235,6 +235,16 @@ def test_predict_writes_predictions_of_new_rows(run: Run, workplace: Path) -> No
     np.testing.assert_allclose(values[:, 5:], expected.quantiles([0.05, 0.5, 0.95]), rtol=1e-12)
 
 
+def test_points_far_outside_are_told(run: Run) -> None:
+    (x, y), z = table(), np.ones(12)
+    write_csv("a.csv", np.column_stack([x[:, :2], z, y]), "a,b,c,y")
+    span = np.ptp(x[:, 1])
+    new = np.array([[100.0, x[:, 1].max() + 0.4 * span, 9.0], [100.0, x[:, 1].max() + 0.6 * span, 1.0]])
+    write_csv("new.csv", new, "a,b,c")
+    err = run("regress", "predict", "a.csv", "--target", "y", "--points", "new.csv")[2]
+    assert "1 of 2 rows lie far outside the range of DATA (most in column 'b')" in err
+
+
 def test_predict_without_points_leaves_one_out(run: Run) -> None:
     x, y = table()
     np.save("a.npy", np.column_stack([x, y]))

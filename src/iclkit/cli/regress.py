@@ -69,6 +69,7 @@ def predict(argv: list[str]) -> None:
             advice="predict them in parts",
         )
         found = regression.predict(points.values)
+        _tell_far_points(inputs, points)
     levels = (0.5 - given.interval / 2, 0.5, 0.5 + given.interval / 2)
     quantiles = found.quantiles(levels)
     target = table.names[-1]
@@ -201,6 +202,20 @@ def _leave_one_out(given: argparse.Namespace, table: Table, regression: Conditio
             f"take some at random by --subsample {_MOST_LEFT_OUT}, or predict other rows"
         )
     return regression.leave_one_out()
+
+
+def _tell_far_points(context: Table, points: Table) -> None:
+    """A network does not go on as a line does: say where its predictions are guesses."""
+    low, high = context.values.min(0), context.values.max(0)
+    # Half of the range on either side; what is constant in the context is not looked at.
+    outside = (points.values < low - 0.5 * (high - low)) | (points.values > high + 0.5 * (high - low))
+    outside &= low < high
+    if outside.any():
+        name, count = context.names[int(outside.sum(0).argmax())], int(outside.any(1).sum())
+        output.note(
+            f"{count} of {len(outside)} rows lie far outside the range of DATA (most in column {name!r}); "
+            "nothing is known of the predictions there"
+        )
 
 
 def _summarise(observed: np.ndarray, found: Predictions, quantiles: np.ndarray, interval: float) -> None:
