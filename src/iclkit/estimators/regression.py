@@ -148,13 +148,13 @@ class InContextRegression(RegressorMixin, BaseEstimator):
         found = self._predictions(X)
         return (found.mean, found.std) if return_std else found.mean
 
-    def predict_quantiles(self, X: ArrayLike, quantiles: Sequence[float] = (0.05, 0.5, 0.95)) -> Array:
+    def predict_quantiles(self, X: ArrayLike, quantiles: float | Sequence[float] = (0.05, 0.5, 0.95)) -> Array:
         """Values that the target stays below with the given probabilities.
 
         Parameters
         ----------
         X : array-like of shape (n_samples, n_features)
-        quantiles : sequence of float, default=(0.05, 0.5, 0.95)
+        quantiles : float or sequence of float, default=(0.05, 0.5, 0.95)
             Probabilities between 0 and 1.
 
         Returns
