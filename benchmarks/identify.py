@@ -85,7 +85,8 @@ def blends(points: int, episodes: int, count: int) -> None:
         found = identify(mixed, TASK, points, episodes, name="blend")
         target = Target.of(mixed(asked.x, asked.y).double(), asked.context_sizes)
         distances = [target.differences(answers(m.learner, asked).double()) for m in found.matches]
-        means = torch.stack([d.square().mean() for d in distances])
+        # A member may diverge on some of the fresh episodes; then it is not near.
+        means = torch.stack([d.square().mean() for d in distances]).nan_to_num(torch.inf)
         truly = found.matches[int(means.argmin())]
         if truly is found.nearest:
             right += 1
