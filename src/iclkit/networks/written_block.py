@@ -81,7 +81,8 @@ def written(block: Block, x: Float[Tensor, "B T W"], mask: Mask) -> bool:
     return (
         x.device.type == "cpu"
         and x.dtype in (torch.float32, torch.float64)
-        and 0 < x.shape[1] <= _MOST_TOKENS
+        and x.numel() > 0
+        and x.shape[1] <= _MOST_TOKENS
         and mask.hidden.ndim == 2
         and not mask.blind
         and not torch.is_autocast_enabled("cpu")
@@ -96,6 +97,8 @@ def _plain(block: Block) -> bool:
         return False
     kinds = (nn.LayerNorm, nn.Linear, nn.Linear, nn.LayerNorm, nn.Linear, nn.GELU, nn.Linear)
     if any(type(part) is not kind for part, kind in zip(_parts(block), kinds, strict=True)):
+        return False
+    if cast(nn.GELU, _parts(block)[5]).approximate != "none":
         return False
     return not any(
         module.listening
@@ -200,7 +203,8 @@ def _backward(
     dmiddle = None
     if dout is not None:
         dout = dout.reshape(-1, width)
-        dhidden = torch.ops.aten.gelu_backward(through_linear("down", dout, s.active), s.hidden)
+        dhidden = through_linear("down", dout, s.active)
+        torch.ops.aten.gelu_backward.grad_input(dhidden, s.hidden, grad_input=dhidden)
         dnormed = through_linear("up", dhidden, s.mlp_normed)
         dmiddle = through_norm("mlp_norm", dnormed, s.middle, s.mlp_mean, s.mlp_rstd).add_(dout)
         dattended = through_linear("out", dmiddle, s.attended).view(batch, -1, form.heads, s.qkv.shape[-1])
