@@ -17,7 +17,7 @@ from torch import Tensor, nn
 import iclkit
 from iclkit.cli.train import _options, _override
 from iclkit.errors import UserError
-from iclkit.learners import ProbabilisticLearner, RegressionLearner
+from iclkit.learners import ProbabilisticLearner, RegressionLearner, Ridge
 from iclkit.learners.trained_regression import (
     TrainedProbabilisticRegressor,
     TrainedRegressor,
@@ -162,6 +162,23 @@ def test_squared_error_and_its_gradient(labels: Any, positions: Any) -> None:
     assert metrics["error_last"].item() == pytest.approx(error[:, -1].square().mean().item(), rel=1e-12)
     expected = 2 * (error[..., None] * x).mean((0, 1))
     assert torch.allclose(gradient(objective, network, pairs), expected, rtol=1e-12)
+
+
+def test_bayes_labels_are_those_of_the_task() -> None:
+    recipe = dataclasses.replace(
+        recipe_named("linear-noise-1-4"), objective=SquaredError(labels="bayes"), episodes=4, points=12
+    )
+    pairs = draw_batch(recipe, 0)
+    assert isinstance(pairs, Pairs)
+    assert pairs.best is not None
+    # 1e-5: rounding in float32, through a ridge regression with λ = 1/4.
+    assert torch.allclose(pairs.best, Ridge(0.25).predict(pairs.x, pairs.y), atol=1e-5)
+    plain = draw_batch(dataclasses.replace(recipe, objective=SquaredError()), 0)
+    assert isinstance(plain, Pairs)
+    assert plain.best is None
+    assert torch.equal(plain.y, pairs.y)
+    with pytest.raises(UserError, match="without Bayes"):
+        SquaredError(labels="bayes")(Affine(), batch(), generator(), {})
 
 
 def test_balance_weighs_each_prefix_by_its_own_error() -> None:

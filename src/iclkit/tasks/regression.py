@@ -30,11 +30,13 @@ class Pairs:
         x: Inputs.
         y: Targets, with their noise.
         law: The functions that the targets were read from; None where nobody knows them (a user's array).
+        best: What Bayes' rule predicts of each target from the pairs before it; None where nobody asked for it.
     """
 
     x: Float[Tensor, "B N d"]
     y: Float[Tensor, "B N"]
     law: Functions | None
+    best: Float[Tensor, "B N"] | None = None
 
 
 @dataclass(frozen=True)
