@@ -77,6 +77,7 @@ def variants() -> list[RegressionTask]:
         GaussianProcesses(1, "periodic"),
         DiagonalCovariance(LinearRegression(2), (1.0, 4.0)),
         VariableDimension(ReluNetworks(4, noise_std=0.1), least=2, correlated=True),
+        VariableDimension(ReluNetworks(4, noise_std=0.1), correlated=True, scattered=True),
         LabelNoise(NoiseLevels(LinearRegression(2))),
         TABLES,
     ]
@@ -473,8 +474,14 @@ class TestTables:
         # 1,000 each, standard deviation 28: one of five passes 4.5 of them once in 30,000.
         assert (torch.bincount(columns, minlength=7)[2:] - 1000).abs().max() < 128
 
-    def test_missing_columns_do_not_matter_and_present_ones_do(self) -> None:
-        pairs = VariableDimension(LinearRegression(6)).draw(200, 10, generator())
+    def test_scattered_columns_stand_everywhere(self) -> None:
+        x = VariableDimension(LinearRegression(6), scattered=True).sample(6000, 3, generator())[0]
+        # Each place is used by 3.5 of 6 columns: 3500 ± 38; one of six passes 4.5 of that once in 25,000.
+        assert ((x != 0).any(1).sum(0) - 3500).abs().max() < 172
+
+    @pytest.mark.parametrize("scattered", [False, True])
+    def test_missing_columns_do_not_matter_and_present_ones_do(self, scattered: bool) -> None:
+        pairs = VariableDimension(LinearRegression(6), scattered=scattered).draw(200, 10, generator())
         assert pairs.law is not None
         missing = (pairs.x == 0).all(1, keepdim=True)
         assert torch.equal(pairs.law(pairs.x + missing), pairs.law(pairs.x))

@@ -79,9 +79,9 @@ class SquaredError(RegressionObjective):
     loss is lower by the variance of the noise. The law enters through the label alone, never the network.
 
     With `labels="bayes"` it is what Bayes' rule predicts from the same pairs, the expectation given all that
-    the network sees. Once more the mean gradient is the same; of its variance only that of the episodes is left,
-    and where the Bayes prediction has a closed form no training is faster. It shows sooner where the mean of
-    many plain batches leads, not what a single plain run does.
+    the network sees. Once more the mean gradient is the same; of its variance that of the episodes alone is
+    left, and where the Bayes prediction has a closed form no training is faster. It shows sooner where the mean
+    of many plain batches leads, not what a single plain run does.
 
     With `balance` the loss is the mean over n of log(mean squared error at n + balance): each prefix has its
     minimum at the same prediction as before, but counts by its relative error. Otherwise the early prefixes,

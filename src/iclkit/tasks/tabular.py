@@ -38,6 +38,7 @@ class VariableDimension(Around):
         least: The fewest columns.
         correlated: Whether the columns of an episode are mixed by a random matrix of its own, from hardly at
             all to almost entirely. The variance of independent columns of one variance stays.
+        scattered: Whether the k columns stand at random places, and not first.
 
     Raises:
         UserError: A fewest number that does not lie in 1..d.
@@ -45,6 +46,7 @@ class VariableDimension(Around):
 
     least: int = 1
     correlated: bool = False
+    scattered: bool = False
 
     def __post_init__(self) -> None:
         if not 1 <= self.least <= self.dim:
@@ -75,6 +77,11 @@ class VariableDimension(Around):
         x = inner.x * present[:, None].to(inner.x)
         if self.correlated:
             x = x @ _mixing(present.to(x), generator)
+        if self.scattered:
+            keys = torch.rand(episodes, self.dim, generator=generator) + (columns >= most)
+            places = keys.argsort(1)  # column j goes to places[j]; those that are not active stay
+            x = torch.zeros_like(x).scatter(2, places[:, None].expand_as(x), x)
+            wiring = places.gather(1, wiring)
         return replace(inner, x=x, law=RewiredFunctions(inner.law, wiring))
 
 

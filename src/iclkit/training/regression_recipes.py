@@ -220,7 +220,7 @@ def general() -> Recipe:
     """A density of y for small tables of up to 8 columns in any units: a mixture of all kinds of functions."""
     dim = 8
     smooth = [
-        NoiseLevels(VariableDimension(task, correlated=True), least=0.01 * scale, most=scale)
+        NoiseLevels(VariableDimension(task, correlated=True, scattered=True), least=0.01 * scale, most=scale)
         for task, scale in (
             (LinearRegression(dim=dim), math.sqrt(dim)),
             (SparseLinearRegression(dim=dim, nonzero=2), math.sqrt(2)),
