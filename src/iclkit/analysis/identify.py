@@ -40,7 +40,8 @@ def identify(
     """Find the textbook learner whose predictions are nearest to those of a learner.
 
     The distance is the squared prediction difference (SPD) E(A(D, x) − B(D, x))², averaged over context sizes;
-    where A predicts far beyond its typical size the differences are scaled down (`Target`).
+    where A predicts far beyond its typical size the differences are scaled down, and differences beyond 4
+    typical sizes count as so many (`Target`).
     The free parameters of every family are fitted on the first half of the episodes, the distances measured on
     the second. Two families are told apart if the bootstrap interval of their paired difference excludes zero
     (with Bonferroni's correction for the number of families) and it is more than rounding; otherwise the

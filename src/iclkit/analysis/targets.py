@@ -20,16 +20,19 @@ class Target:
 
     The mean square of some learners does not exist: least squares with noise, at n = d. One episode then
     decides every average. So the differences at a prediction beyond 4 typical sizes of its context size are
-    scaled down in proportion, whoever is compared. Where predictions are about normal, that changes nothing.
+    scaled down in proportion, whoever is compared, and no difference counts as more than 4 typical sizes: else
+    one episode on which gradient descent diverges would. Where both predict about normally, nothing changes.
 
     Args:
         values: The predictions.
         factors: What differences from them are multiplied by.
+        limits: The largest difference that counts, by context size.
         sizes: The context sizes that count.
     """
 
     values: Float[Tensor, "B N"]
     factors: Float[Tensor, "B N"]
+    limits: Float[Tensor, " N"]
     sizes: tuple[int, ...]
 
     @classmethod
@@ -38,15 +41,16 @@ class Target:
         typical = values.abs().median(0).values / _MEDIAN
         # Where half of the predictions are 0 nothing is typical, and all count in full.
         limit = torch.where(typical > 0, _TYPICAL * typical, torch.inf)
-        return cls(values, (limit / values.abs().clamp(min=1e-300)).clamp(max=1.0), sizes)
+        return cls(values, (limit / values.abs().clamp(min=1e-300)).clamp(max=1.0), limit, sizes)
 
     def part(self, rows: slice) -> Target:
         """Some of the episodes."""
-        return Target(self.values[rows], self.factors[rows], self.sizes)
+        return Target(self.values[rows], self.factors[rows], self.limits, self.sizes)
 
     def differences(self, predictions: Float[Tensor, "B N"]) -> Float[Tensor, "B S"]:
         """How far others are from it at the context sizes that count."""
-        return ((predictions - self.values) * self.factors)[:, list(self.sizes)]
+        scaled = (predictions - self.values) * self.factors
+        return torch.minimum(torch.maximum(scaled, -self.limits), self.limits)[:, list(self.sizes)]
 
     @property
     def power(self) -> float:
