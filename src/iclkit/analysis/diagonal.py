@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 
+from iclkit.analysis.families import log_grid, ridge
 from iclkit.analysis.fitting import Estimate
 from iclkit.analysis.identify import identify
 from iclkit.analysis.intervals import Curve
+from iclkit.analysis.prompts import Prompts
 from iclkit.analysis.questions import answers, ask
 from iclkit.analysis.table import Table
+from iclkit.analysis.targets import Target
 from iclkit.errors import UserError
 from iclkit.learners import Ridge, as_learner
 from iclkit.tasks import LinearRegression
@@ -23,23 +26,29 @@ RATIOS = (0.0, 1 / 16, 1 / 9, 1 / 4, 4 / 9)
 _NAMES = {1 / 16: "1/16", 1 / 9: "1/9", 1 / 4: "1/4", 4 / 9: "4/9"}
 # A fitted penalty counts as the right one within this factor; where there is no noise, below this penalty.
 FACTOR, NOISELESS = 1.5, 1 / 32
+# Penalties at which the distances are drawn as a curve.
+_DRAWN = log_grid(1e-3, 10, 10)
 
 
 @dataclass(frozen=True)
 class Diagonal:
-    """Distances of learners, one trained at each noise, to ridge regressions of the same penalties.
+    """Distances of learners, one trained at each noise, to ridge regressions.
 
     Args:
         ratios: σ²/τ² of the columns.
         penalties: λ of the rows.
-        spd: Squared prediction differences divided by d, by row and column.
+        spd: Squared prediction differences divided by d, by row and column; as `identify` counts them.
         fitted: The penalty of the nearest ridge regression, by column.
+        drawn: Many penalties, ascending.
+        profiles: Mean SPD/d to ridge regression with each of them, by column.
     """
 
     ratios: tuple[float, ...]
     penalties: tuple[float, ...]
     spd: tuple[tuple[Curve, ...], ...]
     fitted: tuple[Estimate, ...]
+    drawn: tuple[float, ...]
+    profiles: tuple[tuple[float, ...], ...]
 
     def smallest(self, column: int) -> int:
         """The row of the least mean SPD in a column."""
@@ -47,9 +56,9 @@ class Diagonal:
 
     @property
     def on_diagonal(self) -> tuple[bool, ...]:
-        """By column, whether the least entry is that of its own noise."""
-        rows = (self.penalties[self.smallest(column)] for column in range(len(self.ratios)))
-        return tuple(row == ratio for row, ratio in zip(rows, self.ratios, strict=True))
+        """By column, whether the least entry is in the row whose penalty is nearest to its σ²/τ²."""
+        nearest = (min(self.penalties, key=lambda row, own=ratio: abs(row - own)) for ratio in self.ratios)
+        return tuple(self.penalties[self.smallest(i)] == row for i, row in enumerate(nearest))
 
     @property
     def fits(self) -> tuple[bool, ...]:
@@ -62,11 +71,13 @@ class Diagonal:
     def table(self) -> Table:
         """Rows λ, columns σ²/τ², mean SPD/d with the least of each column in bold; below it the fitted λ."""
         rows = [
-            [f"λ = {_name(penalty)}", *(f"{float(cell.mean.mean()):.2e}" for cell in cells)]
+            [f"λ = {short(penalty)}", *(f"{float(cell.mean.mean()):.2e}" for cell in cells)]
             for penalty, cells in zip(self.penalties, self.spd, strict=True)
         ]
-        rows.append(["fitted λ", *(str(found).removeprefix("= ") for found in self.fitted)])
-        columns = ["SPD/d to ridge", *(f"σ²/τ² = {_name(ratio)}" for ratio in self.ratios)]
+        rows.append(["fitted λ", *(str(found).removeprefix("= ").partition(" [")[0] for found in self.fitted)])
+        rows.append(["from", *("" if found.edge else f"{found.low:.3g}" for found in self.fitted)])
+        rows.append(["to", *("" if found.edge else f"{found.high:.3g}" for found in self.fitted)])
+        columns = ["σ²/τ²", *(short(ratio) for ratio in self.ratios)]
         best = frozenset((self.smallest(column), column + 1) for column in range(len(self.ratios)))
         return Table(columns, rows, best)
 
@@ -91,6 +102,8 @@ class Diagonal:
                 "fitted": [vars(found) for found in self.fitted],
                 "on_diagonal": self.on_diagonal,
                 "fits": self.fits,
+                "drawn": self.drawn,
+                "profiles": self.profiles,
                 "verdict": self.verdict,
             },
             indent=2,
@@ -104,8 +117,12 @@ def ridge_diagonal(
     points: int = 40,
     episodes: int = 256,
     seed: int = 0,
+    penalties: Sequence[float] | None = None,
 ) -> Diagonal:
     """Measure learners trained at several noises against ridge regressions.
+
+    Differences count as in `identify`: least squares with noise has no mean square at n = d, so those at
+    predictions beyond 4 typical sizes are scaled down.
 
     Args:
         learners: Learners by the σ²/τ² at which each was trained, on which it is compared too.
@@ -114,31 +131,40 @@ def ridge_diagonal(
         points: Queries of each episode.
         episodes: How many, at each noise.
         seed: Their seed.
+        penalties: λ of the rows; the learners' σ²/τ² by default.
 
     Raises:
-        UserError: No learner, or a negative ratio.
+        UserError: No learner, or a negative ratio or penalty.
 
     Source: Akyürek et al. (2022), section 4.2: normalised mean SPD, rows λ and columns σ²/τ².
     """
     if not learners or min(learners) < 0:
         raise UserError(f"learners must be given by σ²/τ² of at least 0, given {sorted(learners)}")
     ratios = tuple(sorted(learners))
-    columns, fitted = [], []
+    rows = ratios if penalties is None else tuple(sorted(set(penalties)))
+    if not rows or not all(0 <= row < float("inf") for row in rows):
+        raise UserError(f"penalties must be at least 0, given {list(rows)}")
+    columns, fitted, profiles = [], [], []
     for ratio in ratios:
         task = LinearRegression(dim, noise_std=weight_std * ratio**0.5, weight_std=weight_std)
         found = identify(learners[ratio], task, points, episodes, seed, families=["ridge"])
         fitted.append(found.nearest.parameters["penalty"])
+
         asked = ask(task, points, episodes, torch.Generator().manual_seed(seed))
-        said = answers(as_learner(learners[ratio]), asked).double()
-        columns.append(
-            [
-                Curve(asked.context_sizes, (answers(Ridge(other), asked) - said).square() / dim)
-                for other in ratios
-            ]
-        )
-    return Diagonal(ratios, ratios, tuple(zip(*columns, strict=True)), tuple(fitted))
+        sizes = asked.context_sizes
+        target = Target.of(answers(as_learner(learners[ratio]), asked).double(), sizes)
+        prompts, family = Prompts.of(asked, slice(None)), ridge(task, points)
+
+        def distances(said: torch.Tensor, target: Target = target) -> torch.Tensor:
+            return target.differences(said).square() / dim
+
+        columns.append([Curve(sizes, distances(answers(Ridge(row), prompts.asked))) for row in rows])
+        curve = (distances(family.predict(prompts, {"penalty": penalty})).mean() for penalty in _DRAWN)
+        profiles.append(tuple(map(float, curve)))
+    return Diagonal(ratios, rows, tuple(zip(*columns, strict=True)), tuple(fitted), _DRAWN, tuple(profiles))
 
 
-def _name(value: float) -> str:
+def short(value: float) -> str:
+    """A number as text; the published ratios as fractions."""
     near = (name for known, name in _NAMES.items() if abs(known - value) < 1e-3 * known)
     return next(near, f"{value:.3g}")
