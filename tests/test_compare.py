@@ -49,7 +49,7 @@ from iclkit.networks import Attention, MergedAttention
 from iclkit.regression import InContextRegressor
 from iclkit.report.figures import png
 from iclkit.report.regression_figures import comparison_figure, interpolation_figure, shifts_figure
-from iclkit.tasks import REGRESSION_TASKS, SHIFTS, LinearRegression, PairsTask
+from iclkit.tasks import REGRESSION_TASKS, SHIFTS, GaussianMixtures, LinearRegression, PairsTask
 
 LINEAR = LinearRegression(dim=4)
 NOISY = LinearRegression(dim=4, noise_std=0.5)
@@ -401,6 +401,26 @@ def test_mistakes_in_comparisons() -> None:
             compare([Zero()], LINEAR, points, episodes)
 
 
+def test_mistakes_in_what_is_asked() -> None:
+    """Every measure refuses what is no task, and numbers of points and episodes that are none."""
+    measures: list[Callable[..., Any]] = [
+        lambda *given: compare([Zero()], *given),
+        lambda *given: compare_shifts([Zero()], *given),
+        lambda *given: spd(Zero(), LeastSquares(), *given),
+        lambda *given: ilwd(Zero(), LeastSquares(), *given),
+        lambda *given: sensitivity_difference(Zero(), LeastSquares(), *given),
+    ]
+    for measure in measures:
+        for task in ("linear", GaussianMixtures()):
+            with pytest.raises(UserError, match="task must be a regression task"):
+                measure(task, 4, 3)
+        for numbers in ((0, 3), (4, 1), (4.5, 3)):
+            with pytest.raises(UserError, match="points must be at least 1 and episodes at least 2"):
+                measure(LINEAR, *numbers)
+    with pytest.raises(UserError, match="scale must be positive, given 0"):
+        compare([Zero()], LINEAR, 4, 3, scale=0.0)
+
+
 def test_public_name_takes_text() -> None:
     found = iclkit.compare(["ridge(1/4)", LeastSquares()], "linear(dim=3, noise_std=0.5)", points=5, episodes=4)
     assert found.task == LinearRegression(dim=3, noise_std=0.5)
@@ -477,6 +497,20 @@ def test_mistakes_in_text(text: str, message: str) -> None:
     with pytest.raises(UserError, match=message) as told:
         parse_learner(text)
     assert "\n" not in str(told.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("linear(dim=2.5)", "dim of LinearRegression must be a whole number, given 2.5"),
+        ("linear(8, 'a')", "noise_std of LinearRegression must be a number, given 'a'"),
+        ("Scaled(task=3)", "task of Scaled must be a task, given 3"),
+        ("linear(dim=None)", "dim of LinearRegression must be a whole number"),
+    ],
+)
+def test_mistakes_in_tasks_as_text(text: str, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        parse_task(text)
 
 
 # Lines between networks

@@ -191,6 +191,11 @@ MISTAKES: dict[str, Callable[[Tensor, Tensor], tuple]] = {
     "y must be a floating point tensor": lambda x, y: (x, y.long()),
     "x must have shape": lambda x, y: (x[0], y),
     "y must have shape": lambda x, y: (x, y[:, :-1]),
+    "x must be a floating point tensor, float32 or float64, given torch.float16": lambda x, y: (
+        x.half(),
+        y.half(),
+    ),
+    "x must hold at least one episode": lambda x, y: (x[:0], y[:0]),
     "one type": lambda x, y: (x, y.float()),
     "one device": lambda x, y: (x, y.to("meta")),
     "at least 1 points": lambda x, y: (x[:, :0], y[:, :0]),
@@ -211,6 +216,10 @@ def test_bad_queries_are_a_user_error(learner: RegressionLearner) -> None:
     queries = some_queries(learner, 2)
     with pytest.raises(UserError, match="prefixes must lie in"):
         learner.predict_queries(x, y, queries, [1, POINTS + 1])
+    with pytest.raises(UserError, match="prefixes must be whole numbers"):
+        learner.predict_queries(x, y, queries, [0.5, 1])  # pyright: ignore[reportArgumentType]
+    with pytest.raises(UserError, match="at least one after each prefix"):
+        learner.predict_queries(x, y, queries[:, :, :0], [1, 2])
     with pytest.raises(UserError, match="2 prefixes need queries"):
         learner.predict_queries(x, y, queries[:, :1], [1, 2])
     with pytest.raises(UserError, match="do not go with x"):

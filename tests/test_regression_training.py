@@ -669,6 +669,18 @@ def test_long_contexts() -> None:
         TrainedProbabilisticRegressor(placed)
 
 
+def test_data_on_another_device_than_the_network() -> None:
+    subject = learner()
+    subject.network.to("meta")
+    x, y = episodes()
+    for standardise in (False, True):
+        there = dataclasses.replace(subject, standardise=standardise)
+        with pytest.raises(UserError, match=r"x of shape \[2, 7, 3\] is on cpu, the network on meta; move"):
+            there.predict(x, y)
+    with pytest.raises(UserError, match="is on cpu, the network on meta"):
+        subject.predict_queries(x, y, x[:, :, None])
+
+
 def test_types_of_the_data_are_kept() -> None:
     """A float32 network on float64 data, and the other way round: what comes out has the data's type."""
     for standardise in (False, True):

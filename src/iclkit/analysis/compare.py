@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +17,7 @@ from torch import Tensor
 from iclkit.analysis.distances import Truth, right_answers, squared_difference
 from iclkit.analysis.intervals import Curve, Interval, cell, ratio
 from iclkit.analysis.naming import named, written
-from iclkit.analysis.questions import Questions, answers, ask
+from iclkit.analysis.questions import Questions, answers, ask, check_asked
 from iclkit.analysis.table import Table, markdown
 from iclkit.errors import UserError, unknown
 from iclkit.learners import RegressionLearner, as_learner, bayes
@@ -261,8 +262,12 @@ def compare(
         scale: What squared differences are divided by; the dimension of the inputs if None.
 
     Raises:
-        UserError: No learner, two of one name, or one that does not take such episodes.
+        UserError: No learner, two of one name, or one that does not take such episodes; a scale that is not
+            positive.
     """
+    if scale is not None and not 0 < scale < math.inf:
+        raise UserError(f"scale must be positive, given {scale}")
+    check_asked(task, points, episodes)
     judged = named(learners)
     exact = reference if reference is not None else known_bayes(task)
     if exact is not None:
@@ -270,14 +275,8 @@ def compare(
         judged[BAYES] = as_learner(exact)
     asked = ask(task, points, episodes, torch.Generator().manual_seed(seed))
     predictions = {name: _answers(name, learner, asked) for name, learner in judged.items()}
-    return Comparison(
-        task,
-        judged,
-        asked,
-        predictions,
-        BAYES if exact is not None else None,
-        float(task.dim if scale is None else scale),
-    )
+    known = BAYES if exact is not None else None
+    return Comparison(task, judged, asked, predictions, known, float(task.dim if scale is None else scale))
 
 
 def known_bayes(task: RegressionTask) -> RegressionLearner | None:

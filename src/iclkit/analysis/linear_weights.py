@@ -10,6 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from iclkit.analysis.intervals import Curve, Interval, ratio
+from iclkit.analysis.questions import check_asked
 from iclkit.errors import UserError
 from iclkit.learners import LinearLearner, RegressionLearner, as_learner
 from iclkit.tasks import RegressionTask
@@ -83,10 +84,11 @@ def ilwd(
             None. A plain function is called with a sequence for every one of them.
 
     Raises:
-        UserError: Too few queries, or a learner that does not take such episodes.
+        UserError: Too few points, episodes or queries, or a learner that does not take such episodes.
 
     Source: Akyürek et al. (2022), section 4.1. They measure R² at the queries that were fitted.
     """
+    check_asked(task, points, episodes)
     count = 8 * task.dim if queries is None else queries
     if count < 2 * task.dim:
         raise UserError(f"queries must be at least {2 * task.dim}, twice the dimension, given {queries}")

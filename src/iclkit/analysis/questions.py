@@ -57,10 +57,9 @@ def ask(
         generator: Source of randomness.
 
     Raises:
-        UserError: Fewer than one point or two episodes (an interval needs two).
+        UserError: No task of regression, fewer than one point or two episodes (an interval needs two).
     """
-    if points < 1 or episodes < 2:
-        raise UserError(f"points must be at least 1 and episodes at least 2, given {points} and {episodes}")
+    check_asked(task, points, episodes)
     pairs = task.draw(episodes, points, generator)
     queries = task.queries(pairs.x, generator)
     if queries is pairs.x:
@@ -71,6 +70,16 @@ def ask(
     truth = pairs.law(queries)
     # The noise of y_n is new to whoever has seen n pairs, so it may as well be the query's.
     return Questions(pairs.x, pairs.y, queries, truth, truth + (pairs.y - pairs.law(pairs.x)), pairs.law)
+
+
+def check_asked(task: RegressionTask, points: int, episodes: int) -> None:
+    """Refuse what no episodes can be drawn of; raises as `ask`."""
+    if not isinstance(task, RegressionTask):
+        raise UserError(
+            f"task must be a regression task like LinearRegression(dim=8), given {type(task).__name__}"
+        )
+    if not (isinstance(points, int) and isinstance(episodes, int) and points >= 1 and episodes >= 2):
+        raise UserError(f"points must be at least 1 and episodes at least 2, given {points} and {episodes}")
 
 
 def answers(learner: RegressionLearner, asked: Questions) -> Float[Tensor, "B N"]:

@@ -10,6 +10,7 @@ from typing import Any
 from iclkit.analysis.compare import BAYES, Comparison, compare, known_bayes
 from iclkit.analysis.intervals import cell
 from iclkit.analysis.naming import named, written
+from iclkit.analysis.questions import check_asked
 from iclkit.analysis.table import Table, markdown
 from iclkit.errors import UserError, unknown
 from iclkit.tasks import SHIFTS, RegressionTask
@@ -131,6 +132,7 @@ def compare_shifts(
     for name in chosen:
         if name not in SHIFTS:
             raise unknown("shift", name, SHIFTS)
+    check_asked(task, points, episodes)
     judged = named(learners)
     believer = known_bayes(task)
     if believer is not None and believer not in judged.values():

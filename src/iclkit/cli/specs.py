@@ -149,10 +149,25 @@ def _build(tree: ast.expr, kinds: Mapping[str, Callable[..., Any]], what: str) -
     for keyword in keywords:
         if keyword not in accepted:
             raise unknown(f"argument of {found}", keyword, accepted)
+    for keyword, value in [*zip(accepted, positional, strict=False), *keywords.items()]:
+        _check_kind(inspect.signature(make).parameters[keyword], value, found)
     try:
         return make(*positional, **keywords)
     except TypeError as error:
         raise UserError(f"{found} takes ({', '.join(accepted)}): {error}") from None
+
+
+def _check_kind(parameter: inspect.Parameter, value: Any, owner: str) -> None:
+    """Refuse what a field of one simple type cannot hold; what holds several kinds is left to the class."""
+    from iclkit.tasks import RegressionTask
+
+    accepted, what = {
+        "int": (int, "a whole number"),
+        "float": ((int, float), "a number"),
+        "RegressionTask": (RegressionTask, "a task"),
+    }.get(parameter.annotation, (object, ""))
+    if not isinstance(value, accepted):
+        raise UserError(f"{parameter.name} of {owner} must be {what}, given {value!r}")
 
 
 def _value(node: ast.expr, owner: str) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from typing import Any, cast
@@ -198,9 +199,11 @@ def check_pairs(x: Any, y: Any, dim: int | None = None, limit: int | None = None
         if not isinstance(value, Tensor):
             hint = "; episodes of different lengths go one by one" if isinstance(value, list | tuple) else ""
             raise UserError(f"{name} must be a tensor, given {type(value).__name__}{hint}")
-        if not value.is_floating_point():
+        # Half precision has too few digits for sums of squares, and torch cannot solve in it.
+        if value.dtype not in (torch.float32, torch.float64):
             raise UserError(
-                f"{name} must be a floating point tensor, given {value.dtype}; convert it with {name}.float()"
+                f"{name} must be a floating point tensor, float32 or float64, given {value.dtype}; "
+                f"convert it with {name}.float()"
             )
     wanted = "d" if dim is None else dim
     if x.ndim != 3 or x.shape[-1] < 1 or (dim is not None and x.shape[-1] != dim):
@@ -216,6 +219,8 @@ def check_pairs(x: Any, y: Any, dim: int | None = None, limit: int | None = None
         raise UserError(f"x and y must have one type, given {x.dtype} and {y.dtype}")
     if x.device != y.device:
         raise UserError(f"x and y must be on one device, given {x.device} and {y.device}")
+    if len(x) < 1:
+        raise UserError(f"x must hold at least one episode, given {list(x.shape)}")
     if x.shape[1] < least:
         raise UserError(f"x must hold at least {least} points in each episode, given {list(x.shape)}")
     if limit is not None and x.shape[1] > limit + 1:
@@ -234,15 +239,20 @@ def check_prefixes(prefixes: Sequence[int], points: int, limit: int | None = Non
     """Context lengths as a list.
 
     Raises:
-        UserError: None at all, or one that is not in 0..points, or beyond the limit.
+        UserError: None at all, or one that is no whole number, not in 0..points, or beyond the limit.
     """
-    chosen = [int(n) for n in prefixes]
+    try:
+        chosen = [operator.index(n) for n in prefixes]
+    except TypeError:
+        raise UserError(f"prefixes must be whole numbers, given {prefixes}") from None
     if not chosen:
         raise UserError("prefixes must name at least one context length, given none")
     highest = points if limit is None else min(points, limit)
     outside = [n for n in chosen if not 0 <= n <= highest]
     if outside:
-        raise UserError(f"prefixes must lie in 0..{highest}, given {outside}")
+        why = "the pairs that there are" if highest == points else f"contexts of up to {limit} pairs are taken"
+        given = str(outside) if len(outside) < 6 else f"{outside[0]} to {outside[-1]}"
+        raise UserError(f"prefixes must lie in 0..{highest}, {why}, given {given}")
     return chosen
 
 
@@ -259,6 +269,8 @@ def check_queries(
     if not isinstance(queries, Tensor) or queries.ndim != 4:
         given = list(queries.shape) if isinstance(queries, Tensor) else type(queries).__name__
         raise UserError(f"queries must be a tensor of shape [episodes, prefixes, queries, dim], given {given}")
+    if not queries.shape[2]:
+        raise UserError(f"queries must hold at least one after each prefix, given {list(queries.shape)}")
     if queries.shape[0] != x.shape[0] or queries.shape[-1] != x.shape[-1]:
         raise UserError(f"queries of shape {list(queries.shape)} do not go with x of shape {list(x.shape)}")
     if queries.dtype != x.dtype or queries.device != x.device:

@@ -90,6 +90,7 @@ class TrainedRegressor(RegressionLearner):
 
     def _say(self, x: Float[Tensor, "B N d"], y: Float[Tensor, "B N"]) -> _Said:
         """What the network says of every y_n."""
+        self._check_device(x)
         if not self.standardise:
             return _Said(self.network(self._padded(x).to(self._dtype), y.to(self._dtype)))
         said = self._in_units(x[:, :-1], y[:, :-1], x[:, :, None], torch.arange(x.shape[1], device=x.device))
@@ -99,6 +100,7 @@ class TrainedRegressor(RegressionLearner):
 
     def _answer(self, x: Tensor, y: Tensor, queries: Tensor, prefixes: list[int]) -> _Said:
         """What the network says at queries [B, P, K, d] after their prefixes."""
+        self._check_device(x)
         longest, dtype = max(prefixes), self._dtype
         x, y, lengths = x[:, :longest], y[:, :longest], torch.tensor(prefixes, device=x.device)
         if self.standardise:
@@ -130,6 +132,14 @@ class TrainedRegressor(RegressionLearner):
             stds.append(units.y_std)
         mean, std = (torch.cat(parts).view(batch, count, 1) for parts in (means, stds))
         return _Said(torch.cat(outputs).double().unflatten(0, (batch, count)), (mean, std))
+
+    def _check_device(self, x: Tensor) -> None:
+        device = next(self.network.parameters()).device
+        if x.device != device:
+            raise UserError(
+                f"x of shape {list(x.shape)} is on {x.device}, {self.name or 'the network'} on {device}; "
+                f"move one of them: x.to({str(device)!r})"
+            )
 
     @property
     def _dtype(self) -> torch.dtype:
