@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -122,6 +123,19 @@ def test_a_table_reads_the_same_everywhere():
     assert "<th>KL &lt;nats&gt;</th>" in table.html()
     assert "<td><b>0.2</b></td>" in table.html()
     assert table.rich().row_count == 2
+
+
+def test_names_stay_whole_in_a_narrow_terminal():
+    from rich.console import Console
+
+    console = Console(file=io.StringIO(), width=80)
+    heads = ["learner", *(f"n = {n}" for n in range(6))]
+    console.print(Table(heads, [["NearestNeighbors(3)", *["0.0123 ± 0.0045"] * 6]]).rich())
+    assert isinstance(console.file, io.StringIO)
+    shown = console.file.getvalue()
+    assert "NearestNeighbors(3)" in shown
+    assert "…" not in shown
+    assert max(map(len, shown.splitlines())) <= 80
 
 
 # ----------------------------------------------------------------------------------------- log Z and KL

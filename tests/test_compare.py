@@ -639,3 +639,13 @@ def test_shifts_figure_has_a_panel_for_each_shift() -> None:
     figure = shifts_figure(found)
     assert [axes.get_title() for axes in figure.axes] == ["no shift", "skewed", "x-half"]
     assert png(figure).startswith(b"\x89PNG")
+
+
+def test_shifts_figure_leaves_out_queries_that_ask_for_nothing() -> None:
+    """After d inputs nothing but 0 is orthogonal to all; the axes stay those of the other panels."""
+    found = compare_shifts([Zero()], NOISY, points=9, episodes=4, shifts=["orthogonal-query"])
+    figure = shifts_figure(found)
+    drawn: list[Any] = [axes.lines[0].get_xdata() for axes in figure.axes]
+    assert [list(line) for line in drawn] == [list(range(9)), list(range(NOISY.dim))]
+    assert all(axes.get_xlim()[1] > 8 for axes in figure.axes)
+    assert png(figure).startswith(b"\x89PNG")

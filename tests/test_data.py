@@ -184,6 +184,8 @@ def test_second_table_is_matched_by_name(tmp_path: Path) -> None:
     strange = written(tmp_path, "u,y\n1,2\n", "strange.csv")
     with pytest.raises(UserError, match=r"no column 'x' \(it has u, y\)"):
         read_table(strange, dim=2, like=context)
+    twice = read_table(written(tmp_path, "x,x\n1,2\n", "twice.csv"))
+    assert read_table(written(tmp_path, "x,x\n3,4\n"), dim=2, like=twice).values.tolist() == [[3, 4]]
 
 
 def test_long_files_are_refused_without_being_held(tmp_path: Path) -> None:

@@ -169,7 +169,8 @@ def _is_npy(path: Path) -> bool:
 def _columns_like(
     table: Table, path: Path, source: _Array | Delimited, columns: Sequence[str | int] | None
 ) -> Sequence[str | int] | None:
-    if not (table.named and source.named):
+    # Names that occur twice tell no more than places do.
+    if not (table.named and source.named) or len(set(table.names)) < len(table.names):
         return None if len(source.names) == len(table.names) else columns
     for name in table.names:
         if name not in source.names:

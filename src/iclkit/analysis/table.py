@@ -11,6 +11,10 @@ if TYPE_CHECKING:
     from rich.table import Table as RichTable
 
 
+# Names up to this many characters stay whole beside many columns, which can break at their blanks.
+_NAME = 20
+
+
 @dataclass(frozen=True)
 class Table:
     """Text cells under column heads; the first column names the rows.
@@ -63,9 +67,10 @@ class Table:
         table = RichTable(title=title or None)
         for index, column in enumerate(self.columns):
             if index:
-                table.add_column(escape(column), justify="right")
-            else:  # a name that is cut off may be another's; it goes on in the next line
-                table.add_column(escape(column), overflow="fold")
+                table.add_column(escape(column), justify="right", overflow="fold")
+            else:  # a name that is cut off may be another's; a long one goes on in the next line
+                longest = max(len(row[0]) for row in [self.columns, *self.rows])
+                table.add_column(escape(column), overflow="fold", min_width=min(longest, _NAME))
         for i, row in enumerate(self.rows):
             table.add_row(
                 *(f"[bold]{escape(c)}[/]" if (i, j) in self.best else escape(c) for j, c in enumerate(row))

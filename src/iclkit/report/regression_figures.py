@@ -76,12 +76,15 @@ def shifts_figure(found: ShiftComparison, columns: int = 5) -> Figure:
     unit = "" if some.scale == 1 else f" / {some.scale:g}"
     drawn = []
     for axes, (shift, comparison) in zip(panels, found.conditions.items(), strict=False):
-        lines = {name: comparison.error(name) for name in comparison.names}
+        # Queries that are zero, as those orthogonal to d inputs must be, ask for nothing.
+        asking = comparison.asked.queries.any(-1).any(0).nonzero()[:, 0].tolist()
+        lines = {name: comparison.error(name).at(*asking) for name in comparison.names}
         drawn.append((comparison, lines))
         draw_curves(axes, lines, styles)
         draw_signal(axes, comparison)
         axes.set_title("no shift" if shift == UNSHIFTED else shift, size=11, color=INK)
     panels[0].set_ylim(limits(drawn))
+    panels[0].set_xlim(*_ends(found.context_sizes))  # one panel may show fewer
     for index, axes in enumerate(panels):
         axes.set_visible(index < count)
         axes.tick_params(labelsize=9, colors=INK, length=2.5)
@@ -155,8 +158,13 @@ def draw_curves(axes: Axes, lines: Mapping[str, Curve], styles: Mapping[str, Sty
         axes.plot(curve.context_sizes, mean, **style, zorder=height)
     _frame(axes)
     sizes = [n for curve in lines.values() for n in curve.context_sizes]
-    margin = 0.01 * max(1, max(sizes))
-    axes.set_xlim(min(sizes) - margin, max(sizes) + margin)
+    axes.set_xlim(*_ends(sizes))
+
+
+def _ends(context_sizes: Sequence[int]) -> tuple[float, float]:
+    """Ends of the horizontal axis."""
+    margin = 0.01 * max(1, max(context_sizes))
+    return min(context_sizes) - margin, max(context_sizes) + margin
 
 
 def draw_signal(axes: Axes, comparison: Comparison) -> None:
