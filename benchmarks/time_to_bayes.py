@@ -47,7 +47,7 @@ def ours(steps: int, seed: int) -> Recipe:
     recipe = recipe_named("linear-noise-1-4")
     assert recipe.curriculum is not None
     # The last eighth at full length, as there.
-    curriculum = dataclasses.replace(recipe.curriculum, every=steps * 7 // 8)
+    curriculum = dataclasses.replace(recipe.curriculum, every=max(1, steps * 7 // 8))
     return dataclasses.replace(recipe, steps=steps, seed=seed, curriculum=curriculum)
 
 
