@@ -264,7 +264,7 @@ def check_queries(
     dim: int | None = None,
     limit: int | None = None,
 ) -> list[int]:
-    """The prefixes as a list, after checking all arguments of `predict_queries`."""
+    """The prefixes as a list, after checking all arguments of `predict_queries`; raises as that."""
     check_pairs(x, y, dim, None, least=0)
     if not isinstance(queries, Tensor) or queries.ndim != 4:
         given = list(queries.shape) if isinstance(queries, Tensor) else type(queries).__name__

@@ -151,6 +151,9 @@ class MixtureLikelihood(RegressionObjective):
 
     Args:
         units: "task", the episodes' own; or "context".
+
+    Raises:
+        UserError: Other units.
     """
 
     units: Literal["task", "context"] = "task"

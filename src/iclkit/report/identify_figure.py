@@ -128,7 +128,7 @@ def _means(axes: Axes, found: Identification, colours: dict[str, str]) -> None:
     axes.set_ylim(len(found.matches) - 0.5, -0.7)
     axes.set_xscale("log")
     axes.set_xlim(floor, _ceiling(found))
-    axes.set_xlabel("mean over context sizes, / d", size=11, color=INK)
+    axes.set_xlabel("the same, mean over context sizes", size=11, color=INK)
     axes.annotate(
         "unexplained", (1.02, 1.0), xycoords="axes fraction", size=10, color="#6b7280", annotation_clip=False
     )

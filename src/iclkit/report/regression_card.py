@@ -84,7 +84,8 @@ def _identified(learner: TrainedRegressor, task: RegressionTask, episodes: int) 
     marked = frozenset(place for place in table.best if place[0] < len(near))
     parts += [
         f"Measured on {episodes} episodes of its prior, after 0 to {points - 1} pairs. Families that are "
-        f"further from it than 0 is are left out ({len(kept) - sum(kept)}). More: `iclkit identify`.",
+        f"further from it than predicting 0 is are left out ({len(kept) - sum(kept)}). "
+        "More: `iclkit identify`.",
         dataclasses.replace(table, rows=near, best=marked).markdown() + "\n" + " ".join(found.notes),
     ]
     return "\n\n".join(parts) + "\n"
