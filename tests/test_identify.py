@@ -16,15 +16,18 @@ from iclkit.analysis.fitting import Estimate, fit
 from iclkit.analysis.identify import identify, resamples
 from iclkit.analysis.prompts import Prompts
 from iclkit.analysis.questions import ask
+from iclkit.analysis.slow_families import SLOW_FAMILIES
 from iclkit.analysis.targets import Target
 from iclkit.cli import main
 from iclkit.errors import UserError
 from iclkit.learners import (
     Averaging,
     BayesLinear,
+    BoostedTrees,
     GaussianProcess,
     GradientDescent,
     GradientDescentPlusPlus,
+    GreedyTree,
     Lasso,
     LeastSquares,
     NearestNeighbors,
@@ -33,6 +36,8 @@ from iclkit.learners import (
     PoolPosterior,
     RegressionLearner,
     Ridge,
+    SmoothedPoolPosterior,
+    TrainedNetwork,
     Zero,
 )
 from iclkit.tasks import LinearPool, LinearRegression
@@ -70,7 +75,7 @@ def disguised(learner: RegressionLearner) -> Callable[[Tensor, Tensor], Tensor]:
 def names_it(
     learner: RegressionLearner, family: str, values: dict[str, float], seed: int, points: int, episodes: int
 ) -> None:
-    found = identify(disguised(learner), NOISY, points, episodes, seed)
+    found = identify(disguised(learner), NOISY, points, episodes, seed, fresh=2 * episodes)
     nearest = found.nearest
     assert nearest.family.name == family, found.verdict
     assert found.grade == "is", found.verdict
@@ -83,7 +88,7 @@ def names_it(
 def test_names_every_learner_in_disguise(
     learner: RegressionLearner, family: str, values: dict[str, float]
 ) -> None:
-    names_it(learner, family, values, seed=1, points=20, episodes=48)
+    names_it(learner, family, values, seed=1, points=16, episodes=24)
 
 
 @pytest.mark.slow
@@ -92,14 +97,61 @@ def test_names_every_learner_in_disguise(
 def test_names_every_learner_in_disguise_for_every_seed(
     learner: RegressionLearner, family: str, values: dict[str, float], seed: int
 ) -> None:
-    names_it(learner, family, values, seed, points=40, episodes=256)
+    names_it(learner, family, values, seed, points=40, episodes=128)
 
 
-def test_names_the_posterior_of_a_pool() -> None:
-    task = LinearPool(size=64, dim=4)
-    found = identify(disguised(PoolPosterior(task, task.noise_std)), task, points=16, episodes=64)
-    assert found.nearest.family.name == "pool posterior"
-    assert found.grade == "is"
+POOL = LinearPool(size=64, dim=4)
+
+
+@pytest.mark.parametrize(
+    ("learner", "family"),
+    [
+        (PoolPosterior(POOL, POOL.noise_std), "pool posterior"),
+        (SmoothedPoolPosterior(POOL, POOL.noise_std, 0.2), "smoothed pool"),
+        (Ridge(0.25), "ridge"),
+    ],
+    ids=lambda v: str(v),
+)
+def test_names_learners_of_pools(learner: RegressionLearner, family: str) -> None:
+    found = identify(disguised(learner), POOL, points=12, episodes=24, fresh=48)
+    assert (found.nearest.family.name, found.grade) == (family, "is"), found.verdict
+    if family == "smoothed pool":
+        assert found.nearest.parameters["spread"].value == pytest.approx(0.2, rel=1e-3)
+
+
+SLOW: list[tuple[RegressionLearner, str]] = [
+    (GreedyTree(3), "greedy tree"),
+    (BoostedTrees(), "boosted trees"),
+    (TrainedNetwork(), "trained network"),
+]
+
+
+@pytest.mark.parametrize(("learner", "family"), SLOW[:1], ids=lambda v: str(v))
+def test_names_slow_learners_where_their_families_are_given(learner: RegressionLearner, family: str) -> None:
+    pytest.importorskip("sklearn")
+    others = ["zero", "ridge", "k-NN", family]
+    found = identify(disguised(learner), NOISY, points=6, episodes=16, fresh=16, families=others)
+    assert (found.nearest.family.name, found.grade) == (family, "is"), found.verdict
+    if family == "greedy tree":
+        assert found.nearest.parameters["max_depth"].value == 3
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(20))
+@pytest.mark.parametrize(("learner", "family"), SLOW, ids=lambda v: str(v))
+def test_names_slow_learners_for_every_seed(learner: RegressionLearner, family: str, seed: int) -> None:
+    pytest.importorskip("sklearn")
+    applicable = [name for name, make in FAMILIES.items() if make(NOISY, 8)]
+    found = identify(disguised(learner), NOISY, 8, 16, seed, families=[*applicable, *SLOW_FAMILIES], fresh=16)
+    assert (found.nearest.family.name, found.grade) == (family, "is"), found.verdict
+
+
+def test_a_network_from_other_initial_weights_is_not_said_to_be_the_one() -> None:
+    other = TrainedNetwork(steps=30, hidden=30, seed=1)
+    found = identify(
+        disguised(other), NOISY, points=6, episodes=16, fresh=16, families=["zero", "trained network"]
+    )
+    assert found.grade != "is"
 
 
 def blend(a: RegressionLearner, b: RegressionLearner, share: float) -> Callable[[Tensor, Tensor], Tensor]:
@@ -107,36 +159,53 @@ def blend(a: RegressionLearner, b: RegressionLearner, share: float) -> Callable[
 
 
 def never_sure_of_the_wrong_one(
-    a: RegressionLearner, b: RegressionLearner, share: float, points: int, episodes: int
+    a: RegressionLearner,
+    b: RegressionLearner,
+    share: float,
+    points: int,
+    episodes: int,
+    families: list[str] | None = None,
 ) -> None:
-    """Whichever fitted member is nearest on many fresh episodes is the one named, or reported as tied.
+    """Whichever fitted member is nearest on many other episodes is the one named, or reported as tied.
 
     The differences of those that are not hold jointly at 95 % for each blend, so that one of 20 could go wrong
-    if two members were exactly as near; of those that are not, fewer.
+    if two members were exactly as near; of those that are not, fewer. A difference within 2 standard errors of
+    its mean over the other episodes says nothing.
     """
     mixed = blend(a, b, share)
-    found = identify(mixed, NOISY, points, episodes, name="blend")
-    asked = Prompts.of(ask(NOISY, points, 1024, torch.Generator().manual_seed(10**6)), slice(None)).asked
+    found = identify(mixed, NOISY, points, episodes, name="blend", families=families)
+    asked = Prompts.of(ask(NOISY, points, 2048, torch.Generator().manual_seed(10**6)), slice(None)).asked
     target = Target.of(mixed(asked.x, asked.y), asked.context_sizes)
-    distances = [
-        target.differences(match.learner.predict(asked.x, asked.y)).square().mean() for match in found.matches
-    ]
-    # A member may diverge on some of the fresh episodes; then it is not near.
-    truly = found.matches[int(torch.stack(distances).nan_to_num(torch.inf).argmin())]
-    assert truly is found.nearest or truly.tied, f"{found.verdict} Truly nearest: {truly.label}"
-    # Sure that it *is* something only where that explains everything, on fresh episodes as well.
+    distances = torch.stack(
+        [
+            target.differences(match.learner.predict(asked.x, asked.y)).square().mean(1)
+            for match in found.matches
+            if match.excess.mean <= 2 * found.nearest.spd.mean.mean()
+        ]
+    )
+    # A member may diverge on some of the other episodes; then it is not near.
+    best = int(distances.mean(1).nan_to_num(torch.inf).argmin())
+    truly, excess = found.matches[best], distances[0] - distances[best]
+    beyond = float(excess.mean()) > 2 * float(excess.std()) / len(excess) ** 0.5
+    assert truly is found.nearest or truly.tied or not beyond, f"{found.verdict} Truly nearest: {truly.label}"
+    # Sure that it *is* something only where that explains everything, on other episodes as well.
     if found.grade == "is":
-        assert distances[0] < 1e-5 * target.power, found.verdict
+        assert distances[0].mean() < 1e-5 * target.power, found.verdict
 
 
 @pytest.mark.parametrize("share", [0.5, 0.8])
 @pytest.mark.parametrize(
     ("a", "b"),
-    [(Ridge(0.25), NearestNeighbors(3)), (LeastSquares(), Ridge(3.0))],
-    ids=["ridge-neighbours", "least squares-ridge"],
+    [
+        (Ridge(0.25), NearestNeighbors(3)),
+        (LeastSquares(), Ridge(3.0)),
+        (LeastSquares(), GradientDescent(7, 0.13)),
+    ],
+    ids=["ridge-neighbours", "least squares-ridge", "least squares-GD"],
 )
 def test_blends_are_a_tie_or_the_nearer_one(a: RegressionLearner, b: RegressionLearner, share: float) -> None:
-    never_sure_of_the_wrong_one(a, b, share, points=20, episodes=96)
+    families = ["least squares", "ridge", "Newton", "k-NN", "GD"]
+    never_sure_of_the_wrong_one(a, b, share, points=14, episodes=48, families=families)
 
 
 @pytest.mark.slow
@@ -147,13 +216,30 @@ def test_blends_are_a_tie_or_the_nearer_one(a: RegressionLearner, b: RegressionL
 def test_all_blends_are_a_tie_or_the_nearer_one(
     a: RegressionLearner, b: RegressionLearner, share: float
 ) -> None:
-    never_sure_of_the_wrong_one(a, b, share, points=40, episodes=256)
+    never_sure_of_the_wrong_one(a, b, share, points=20, episodes=64)
+
+
+def test_one_odd_episode_does_not_decide() -> None:
+    """0.8 least squares + 0.2 ridge, on which the best penalty of few episodes is that of the oddest one.
+
+    That penalty is tiny: it serves a context at n = d that is nearly singular, and hurts at the next such one.
+    Judged on as few episodes as it was fitted to, such a ridge regression would be named, wrongly and surely.
+    """
+    found = identify(
+        blend(LeastSquares(), Ridge(0.25), 0.8), NOISY, 20, 64, families=["least squares", "ridge"]
+    )
+    assert "least squares" in (match.family.name for match in (found.nearest, *found.tied))
 
 
 def test_halves_of_two_members_without_parameters_cannot_be_told_apart() -> None:
     """½A + ½B is as far from A as from B, episode by episode."""
     found = identify(
-        blend(Zero(), Averaging(), 0.5), NOISY, episodes=64, families=["zero", "averaging"], name="half"
+        blend(Zero(), Averaging(), 0.5),
+        NOISY,
+        points=20,
+        episodes=64,
+        families=["zero", "averaging"],
+        name="half",
     )
     assert len(found.tied) == 1
     assert "cannot be told apart" in found.verdict
@@ -161,7 +247,7 @@ def test_halves_of_two_members_without_parameters_cannot_be_told_apart() -> None
 
 
 def test_a_learner_that_is_none_of_them_is_told_to_be_unlike() -> None:
-    found = identify(lambda x, y: x[..., 0].sign(), NOISY, episodes=64, name="sign")
+    found = identify(lambda x, y: x[..., 0].sign(), NOISY, points=10, episodes=24, fresh=48, name="sign")
     assert found.grade == "is nearest to, but unlike,"
 
 
@@ -203,7 +289,7 @@ def test_intervals_of_parameters_cover() -> None:
 )
 def test_refuses_what_is_no_learner(learner: Callable[[Tensor, Tensor], Tensor], message: str) -> None:
     with pytest.raises(UserError, match=message):
-        identify(learner, NOISY, episodes=32)
+        identify(learner, NOISY, episodes=16, fresh=16)
 
 
 def test_refuses_unknown_families_and_sizes() -> None:
@@ -215,10 +301,12 @@ def test_refuses_unknown_families_and_sizes() -> None:
         identify(Zero(), NOISY, context_sizes=[40])
     with pytest.raises(UserError, match="points must be at least 2"):
         identify(Zero(), NOISY, points=1)
+    with pytest.raises(UserError, match="episodes and fresh at least 16, given 40, 32 and 3"):
+        identify(Zero(), NOISY, episodes=32, fresh=3)
 
 
 def test_answers_the_same_again_and_draws_from_no_global_generator(untouched_generators: None) -> None:
-    first, second = (identify(Ridge(0.3), NOISY, points=10, episodes=32).to_json() for _ in range(2))
+    first, second = (identify(Ridge(0.3), NOISY, points=8, episodes=16, fresh=32).to_json() for _ in range(2))
     assert first == second
     assert json.loads(first)["matches"][0]["parameters"]["penalty"]["value"] == pytest.approx(0.3, rel=1e-3)
 
@@ -230,8 +318,8 @@ def test_context_sizes_that_count_decide() -> None:
         early = torch.arange(x.shape[1]) <= 5
         return torch.where(early, Averaging().predict(x, y), Ridge(1.0).predict(x, y))
 
-    few = identify(changing, NOISY, points=12, episodes=32, context_sizes=range(1, 6))
-    many = identify(changing, NOISY, points=12, episodes=32, context_sizes=range(6, 12))
+    few = identify(changing, NOISY, points=12, episodes=16, fresh=32, context_sizes=range(1, 6))
+    many = identify(changing, NOISY, points=12, episodes=16, fresh=32, context_sizes=range(6, 12))
     assert (few.nearest.family.name, many.nearest.family.name) == ("averaging", "ridge")
     both = identify(changing, NOISY, points=12, episodes=64, families=["averaging", "ridge"])
     apart = {size: match.family.name for size, (match, sure) in enumerate(both.nearest_by_size()) if sure}
@@ -241,7 +329,7 @@ def test_context_sizes_that_count_decide() -> None:
 def test_figure_and_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     pytest.importorskip("matplotlib")
     out = tmp_path / "found"
-    arguments = ["identify", "knn(3)", "--task", "linear", "--dim", "3", "--points", "8", "--episodes", "32"]
+    arguments = ["identify", "knn(3)", "--task", "linear", "--dim", "3", "--points", "8", "--episodes", "16"]
     assert main([*arguments, "--out", str(out)]) == 0
     assert "NearestNeighbors(3) is k-NN (k = 3)" in " ".join(capsys.readouterr().out.split())
     assert json.loads((out / "identify.json").read_text())["matches"][0]["family"] == "k-NN"

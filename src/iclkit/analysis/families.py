@@ -189,6 +189,18 @@ def pool_posterior(task: RegressionTask, points: int) -> Family | None:
     return Family("pool posterior", partial(learners.PoolPosterior, task, task.noise_std))
 
 
+def smoothed_pool(task: RegressionTask, points: int) -> Family | None:
+    """Bayes' predictions where each member of the task's own pool is widened to a Gaussian."""
+    if not isinstance(task, LinearPool) or not task.noise_std:
+        return None
+    return Family(
+        "smoothed pool",
+        lambda spread: learners.SmoothedPoolPosterior(task, task.noise_std, spread),
+        (Parameter("spread", log_grid(1e-3, 10, 3)),),
+        note="spread is the standard deviation of the weights around each member of the pool",
+    )
+
+
 def one_pass_sgd(task: RegressionTask, points: int) -> Family:
     """Stochastic gradient descent, once through the context."""
     return Family("one-pass SGD", learners.OnePassSGD, (Parameter("rate", log_grid(1e-4, 1, 5)),))
@@ -217,6 +229,7 @@ FAMILIES: dict[str, Callable[[RegressionTask, int], Family | None]] = {
     "least squares": least_squares,
     "pool posterior": pool_posterior,
     "ridge": ridge,
+    "smoothed pool": smoothed_pool,
     "best-rate GD": best_rate_descent,
     "Newton": newton,
     "Lasso": lasso,

@@ -18,6 +18,8 @@ from iclkit.analysis.targets import Target
 # Half the step of central differences in a logarithm, as wide as solvers with a tolerance need.
 _STEP = 1e-3
 _ITERATIONS = 30
+# A step, hardly damped, that lessens the loss by a smaller share is the last.
+_GAIN = 1e-6
 # The longest move of one iteration, in logarithms.
 _STRIDE = 1.0
 # Points of the grid that are refined, each with other integers.
@@ -123,8 +125,9 @@ class Fit:
 def fit(family: Family, prompts: Prompts, target: Target) -> Fit | None:
     """Minimise the mean squared difference from the target over a family's parameters.
 
-    Every point of the grid is tried. From the best ones, continuous parameters are refined by the method of
-    Levenberg and Marquardt, and integers by trying their neighbours, each with the continuous ones found anew.
+    Every point of the grid is tried on some of the episodes. From the best ones, continuous parameters are
+    refined by the method of Levenberg and Marquardt, and integers by trying their neighbours, each with the
+    continuous ones found anew.
 
     Args:
         family: The family.
@@ -156,13 +159,18 @@ class _Search:
         ends = [[math.log(p.grid[0]), math.log(p.grid[-1])] for p in self.continuous]
         return torch.tensor(ends, dtype=torch.float64).view(-1, 2).T
 
+    @cached_property
+    def scouts(self) -> tuple[Prompts, Target]:
+        """The first episodes, on which the points of the grid are compared."""
+        return self.prompts.first, self.target.part(slice(0, len(self.prompts.first.asked.x)))
+
     def run(self) -> Fit | None:
         wholes = itertools.product(*(map(int, p.grid) for p in self.wholes))
         starts = [self._start(whole) for whole in wholes]
         starts = sorted((s for s in starts if s[0] < math.inf), key=lambda start: start[0])[:_STARTS]
-        if not starts:
-            return None
         known = {whole: self._refine(whole, logs) for _, whole, logs in starts}
+        if not any(found.loss < math.inf for found in known.values()):
+            return None  # what converged on the first episodes may diverge on others
         stride = max([self._gap(p, w) for p, w in zip(self.wholes, starts[0][1], strict=True)], default=1)
         while True:
             centre = min(known.values(), key=lambda c: c.loss)
@@ -174,13 +182,14 @@ class _Search:
                 if stride == 1:
                     break
                 stride //= 2
-        return Fit(self.family, tuple(sorted(known.values(), key=lambda c: c.loss)))
+        finite = (found for found in known.values() if found.loss < math.inf)
+        return Fit(self.family, tuple(sorted(finite, key=lambda c: c.loss)))
 
     def _start(self, whole: tuple[int, ...]) -> tuple[float, tuple[int, ...], Tensor]:
         """The best point of the grid with given integers, and its loss."""
         points = itertools.product(*(p.grid for p in self.continuous))
         logs = [torch.tensor(point, dtype=torch.float64).log() for point in points]
-        losses = [float(self._residuals(whole, point).square().mean()) for point in logs]
+        losses = [float(self._residuals(whole, point, *self.scouts).square().mean()) for point in logs]
         least = min(range(len(logs)), key=losses.__getitem__)
         return losses[least], whole, logs[least]
 
@@ -200,9 +209,12 @@ class _Search:
                     found.append((*whole[:axis], value, *whole[axis + 1 :]))
         return found
 
-    def _residuals(self, whole: tuple[int, ...], logs: Tensor) -> Float[Tensor, "B S"]:
-        found = self.family.predict(self.prompts, _values(self.family, whole, logs))
-        return self.target.differences(found).nan_to_num(nan=math.inf, posinf=math.inf, neginf=math.inf)
+    def _residuals(
+        self, whole: tuple[int, ...], logs: Tensor, prompts: Prompts | None = None, target: Target | None = None
+    ) -> Float[Tensor, "B S"]:
+        found = self.family.predict(prompts or self.prompts, _values(self.family, whole, logs))
+        rest = (target or self.target).differences(found)
+        return rest.nan_to_num(nan=math.inf, posinf=math.inf, neginf=math.inf)
 
     def _slopes(self, whole: tuple[int, ...], logs: Tensor) -> Float[Tensor, "p B S"]:
         """Derivatives of the residuals by the logarithms."""
@@ -217,18 +229,19 @@ class _Search:
         rest = self._residuals(whole, logs)
         slopes = self._slopes(whole, logs)
         damping = 1e-3
-        for _ in range(_ITERATIONS if len(logs) else 0):
+        for _ in range(_ITERATIONS if len(logs) and rest.isfinite().all() else 0):
             curvature = torch.einsum("pbs,qbs->pq", slopes, slopes)
             gradient = torch.einsum("pbs,bs->p", slopes, rest)
             scale = curvature.diagonal().clamp(min=_FLAT).diag()
             step = -torch.linalg.solve(curvature + damping * scale, gradient).clamp(-_STRIDE, _STRIDE)
             tried = torch.minimum(torch.maximum(logs + step, self.bounds[0]), self.bounds[1])
             after = self._residuals(whole, tried)
-            if after.square().sum() < rest.square().sum():
-                moved = (tried - logs).abs().max()
+            loss, before = (float(part.square().sum()) for part in (after, rest))
+            if loss < before:
+                moved = float((tried - logs).abs().max())
                 logs, rest, damping = tried, after, damping / 10
                 slopes = self._slopes(whole, logs)
-                if moved < 1e-7:
+                if moved < 1e-7 or (damping < 1e-2 and loss > (1 - _GAIN) * before):
                     break
             elif damping > 1e4 or float(step.abs().max()) < 1e-7:
                 break

@@ -151,7 +151,7 @@ class Identification:
         """What the names and numbers of the table mean."""
         found = [
             f"Intervals cover {100 * self.level:.0f}%; those above the nearest hold together. "
-            "Parameters were fitted on one half of the episodes, distances measured on the other."
+            f"Distances were measured on {self.nearest.spd.datasets} episodes, parameters fitted on others."
         ]
         if self.outliers:
             found.append(
@@ -163,7 +163,7 @@ class Identification:
 
     def markdown(self) -> str:
         """Verdict, table and notes as Markdown."""
-        head = f"{2 * self.nearest.spd.datasets} episodes of {written(self.task)}, seed {self.seed}"
+        head = f"{self.nearest.spd.datasets} episodes of {written(self.task)}, seed {self.seed}"
         notes = "\n".join(f"- {note}" for note in self.notes)
         return f"**{self.verdict}**\n\n{head}\n\n{self.table().markdown()}\n{notes}\n"
 
@@ -200,7 +200,7 @@ class Identification:
                 "verdict": self.verdict,
                 "grade": self.grade,
                 "context_sizes": list(self.nearest.spd.context_sizes),
-                "held_out_episodes": self.nearest.spd.datasets,
+                "episodes": self.nearest.spd.datasets,
                 "level": self.level,
                 "seed": self.seed,
                 "mean_square": self.power,

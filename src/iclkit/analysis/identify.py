@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from iclkit.analysis.families import FAMILIES, Family
@@ -15,6 +16,7 @@ from iclkit.analysis.intervals import RESAMPLES, Curve
 from iclkit.analysis.naming import name_of
 from iclkit.analysis.prompts import Prompts
 from iclkit.analysis.questions import Questions, answers, ask
+from iclkit.analysis.slow_families import SLOW_FAMILIES
 from iclkit.analysis.targets import Target
 from iclkit.errors import UserError, unknown
 from iclkit.learners import RegressionLearner, as_learner
@@ -23,6 +25,10 @@ from iclkit.tasks import RegressionTask
 # Distances below these shares of the mean square are rounding in the type of the learner's predictions.
 _RESOLUTION = {torch.float64: 1e-12}
 _COARSE = 1e-7
+# How many times as many episodes measure distances as fit parameters.
+_FRESH = 8
+# Episodes whose distances are measured at once.
+_AT_ONCE = 256
 
 
 def identify(
@@ -36,16 +42,18 @@ def identify(
     level: float = 0.95,
     dtype: torch.dtype = torch.float32,
     name: str | None = None,
+    fresh: int | None = None,
 ) -> Identification:
     """Find the textbook learner whose predictions are nearest to those of a learner.
 
     The distance is the squared prediction difference (SPD) E(A(D, x) − B(D, x))², averaged over context sizes;
     where A predicts far beyond its typical size the differences are scaled down, and differences beyond 4
     typical sizes count as so many (`Target`).
-    The free parameters of every family are fitted on the first half of the episodes, the distances measured on
-    the second. Two families are told apart if the bootstrap interval of their paired difference excludes zero
-    (with Bonferroni's correction for the number of families) and it is more than rounding; otherwise the
-    simpler one is named and the tie reported.
+    The free parameters of every family are fitted on some episodes, the distances measured on many more: a
+    fit costs a thousand predictions, a distance one, and a few odd episodes must not decide which is nearest.
+    Two families are told apart if the bootstrap interval of their paired difference excludes zero (with
+    Bonferroni's correction for the number of families) and it is more than rounding; otherwise the simpler one
+    is named and the tie reported.
 
     Args:
         learner: Anything with predict(x [B, N, d], y [B, N]) -> [B, N], or such a function. Its prediction of
@@ -53,13 +61,15 @@ def identify(
         task: The episodes on which it is compared.
         points: Queries in each (N ≥ 2), after contexts of 0 to N − 1 pairs. The default is 40, or as many as
             the learner takes.
-        episodes: How many (B).
+        episodes: On how many the families are fitted.
         seed: Seed of the episodes.
-        families: Names in `FAMILIES`, or families of your own; all that apply by default.
+        families: Names in `FAMILIES` or `SLOW_FAMILIES`, or families of your own; by default all of `FAMILIES`
+            that apply to the task.
         context_sizes: Those whose SPD is fitted and averaged, each counting the same; all by default.
         level: Coverage of the intervals.
         dtype: Type of the numbers that the learner is given.
         name: What to call it.
+        fresh: On how many other episodes the distances are measured; 8 times as many by default.
 
     Returns:
         The matches, nearest first, with a verdict.
@@ -73,8 +83,11 @@ def identify(
     judged = as_learner(learner)
     called = name or name_of(judged)
     count = min(40, 40 if judged.limit is None else judged.limit + 1) if points is None else points
-    if count < 2 or episodes < 16:
-        raise UserError(f"points must be at least 2 and episodes at least 16, given {count} and {episodes}")
+    fresh = _FRESH * episodes if fresh is None else fresh
+    if count < 2 or min(episodes, fresh) < 16:
+        raise UserError(
+            f"points must be at least 2, episodes and fresh at least 16, given {count}, {episodes} and {fresh}"
+        )
     if not 0 < level < 1:
         raise UserError(f"level must lie between 0 and 1, given {level}")
     sizes = list(range(count)) if context_sizes is None else sorted(set(context_sizes))
@@ -82,30 +95,29 @@ def identify(
         raise UserError(f"context_sizes must lie in 0..{count - 1}, given {sizes}")
     chosen = _families(families, task, count)
 
-    asked = _typed(ask(task, count, episodes, torch.Generator().manual_seed(seed)), dtype)
+    asked = _typed(ask(task, count, episodes + fresh, torch.Generator().manual_seed(seed)), dtype)
     target = Target.of(_ask(judged, called, asked), tuple(sizes))
-    first, second = slice(0, episodes // 2), slice(episodes // 2, episodes)
-    prompts = Prompts.of(asked, first)
+    fitting, measuring = slice(0, episodes), slice(episodes, episodes + fresh)
+    measured = target.part(measuring)
+    rounding = _RESOLUTION.get(dtype, _COARSE) * measured.power
     with torch.no_grad():
-        fits = [fit(family, prompts, target.part(first)) for family in chosen]
-        found = [member for member in fits if member is not None]
-        if not found:
-            raise UserError(f"no family comes near {called} with finite predictions; give other families")
-        held_out = target.part(second)
-        rounding = _RESOLUTION.get(dtype, _COARSE) * held_out.power
-        matches = _measure(found, Prompts.of(asked, second), held_out, level, rounding)
+        prompts = Prompts.of(asked, fitting)
+        fits = [found for family in chosen if (found := fit(family, prompts, target.part(fitting)))]
+        distances = _distances(fits, asked, target, measuring)
+        matches = _matches(fits, distances, target.sizes, level, rounding)
     if not matches:
-        raise UserError(f"every family that was fitted to {called} diverges; give other families")
-    return Identification(called, task, matches, held_out.power, target.outliers, rounding, level, seed)
+        raise UserError(f"no family comes near {called} with finite predictions; give other families")
+    return Identification(called, task, matches, measured.power, measured.outliers, rounding, level, seed)
 
 
 def _families(given: Sequence[str | Family] | None, task: RegressionTask, points: int) -> list[Family]:
     """The families as objects, those that do not apply to the task left out."""
     found = []
+    known = {**FAMILIES, **SLOW_FAMILIES}
     for entry in FAMILIES if given is None else given:
-        if isinstance(entry, str) and entry not in FAMILIES:
-            raise unknown("family", entry, FAMILIES)
-        family = FAMILIES[entry](task, points) if isinstance(entry, str) else entry
+        if isinstance(entry, str) and entry not in known:
+            raise unknown("family", entry, known)
+        family = known[entry](task, points) if isinstance(entry, str) else entry
         if family is None and given is not None:
             raise UserError(f"the family {entry!r} does not apply to {task}; leave it out")
         if family is not None:
@@ -142,27 +154,37 @@ def _ask(learner: RegressionLearner, name: str, asked: Questions) -> Tensor:
     return found
 
 
-def _measure(
-    fits: Sequence[Fit], prompts: Prompts, target: Target, level: float, rounding: float
+def _distances(
+    fits: Sequence[Fit], asked: Questions, target: Target, rows: slice
+) -> list[Float[Tensor, "B S"]]:
+    """Squared differences between the target and each fitted member on some of the episodes."""
+    parts: list[list[Tensor]] = [[] for _ in fits]
+    for start in range(rows.start, rows.stop, _AT_ONCE):
+        few = slice(start, min(start + _AT_ONCE, rows.stop))
+        prompts, wanted = Prompts.of(asked, few), target.part(few)
+        for found, part in zip(fits, parts, strict=True):
+            part.append(wanted.differences(found.family.predict(prompts, found.values)).square())
+    return [torch.cat(part) for part in parts]
+
+
+def _matches(
+    fits: Sequence[Fit], distances: Sequence[Tensor], sizes: tuple[int, ...], level: float, rounding: float
 ) -> tuple[Match, ...]:
-    """Distances of the fitted members on held-out episodes, and which of them tie for the least."""
-    measured = []
-    for found in fits:
-        member = found.family.build(**found.values)
-        squares = target.differences(answers(member, prompts.asked)).square()
-        if squares.isfinite().all():  # what converged on one half may diverge on the other
-            measured.append((found, member, Curve(target.sizes, squares)))
-    curves = [curve for _, _, curve in measured]
-    weights = resamples(len(target.values))
+    """The fitted members with their distances, and which of them tie for the least."""
+    pairs = zip(fits, distances, strict=True)
+    # What converged on the episodes of the fit may diverge on others.
+    measured = [(found, Curve(sizes, squares)) for found, squares in pairs if squares.isfinite().all()]
     if not measured:
         return ()
-    least = min(range(len(curves)), key=lambda i: float(curves[i].mean.mean()))
-    strict = together(level, len(curves))
+    nearest = min((curve for _, curve in measured), key=lambda curve: float(curve.mean.mean()))
+    strict = together(level, len(measured))
     matches = []
-    for found, member, curve in measured:
-        excess = (curve - curves[least]).overall(strict)
+    for found, curve in measured:
+        excess = (curve - nearest).overall(strict)
         tied = bool(excess.low <= 0) or float(excess.mean) <= rounding
-        matches.append(Match(found.family, found.estimates(weights, level), member, curve, excess, tied))
+        parameters = found.estimates(resamples(len(found.candidates[0].losses)), level)
+        member = found.family.build(**found.values)
+        matches.append(Match(found.family, parameters, member, curve, excess, tied))
     # Of those tied for the least distance the one with the fewest parameters is named; sorting keeps the order.
     matches.sort(key=lambda m: (not m.tied, len(m.parameters) if m.tied else float(m.excess.mean)))
     return tuple(matches)

@@ -12,6 +12,9 @@ from torch import Tensor
 from iclkit.analysis.questions import Questions
 from iclkit.learners.prefixes import moments
 
+# Episodes on which a first look at a learner's parameters is taken.
+_FEW = 32
+
 
 @dataclass(frozen=True)
 class Spectrum:
@@ -49,6 +52,11 @@ class Prompts:
         x, y = asked.x[rows].double(), asked.y[rows].double()
         queries = x if asked.queries is asked.x else asked.queries[rows].double()
         return cls(Questions(x, y, queries, None, y, None))
+
+    @cached_property
+    def first(self) -> Prompts:
+        """The first few of the episodes."""
+        return self if len(self.asked.x) <= _FEW else Prompts.of(self.asked, slice(0, _FEW))
 
     @cached_property
     def spectrum(self) -> Spectrum:
