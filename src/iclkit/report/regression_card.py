@@ -70,20 +70,21 @@ def _introduction(
 
 def _identified(learner: TrainedRegressor, task: RegressionTask, episodes: int) -> str:
     """Which textbook learner it has become."""
-    episodes, points = max(16, episodes), min(40, learner.network.max_points + 1)
-    found = identify(learner, task, points, episodes, SEED + 1)
+    # What is fitted needs few; the distances are measured on 8 times as many.
+    fitted, points = max(16, episodes // 4), min(40, learner.network.max_points + 1)
+    found = identify(learner, task, points, fitted, SEED + 1)
     parts = [f"## Which algorithm it has become\n\n**{found.verdict}**"]
     if 2 * task.dim < points:
         # Apart, for an average over all sizes is mostly of those about d, where contexts are nearly singular.
         late = range(2 * task.dim, points)
-        after = identify(learner, task, points, episodes, SEED + 1, context_sizes=late)
+        after = identify(learner, task, points, fitted, SEED + 1, context_sizes=late)
         parts.append(f"**After 2d = {2 * task.dim} pairs or more: {after.verdict}**")
     table = found.table()
     kept = [match is found.nearest or found.share(match) <= 1 for match in found.matches]
     near = [row for row, keep in zip(table.rows, kept, strict=True) if keep]
     marked = frozenset(place for place in table.best if place[0] < len(near))
     parts += [
-        f"Measured on {episodes} episodes of its prior, after 0 to {points - 1} pairs. Families that are "
+        f"Measured on {found.nearest.spd.datasets} episodes of its prior, after 0 to {points - 1} pairs. Families that are "
         f"further from it than predicting 0 is are left out ({len(kept) - sum(kept)}). "
         "More: `iclkit identify`.",
         dataclasses.replace(table, rows=near, best=marked).markdown() + "\n" + " ".join(found.notes),
