@@ -90,7 +90,7 @@ def test_the_card_of_a_linear_model(linear: Path):
         "# tiny-linear",
         "inputs of 3 columns; contexts of 0 to 8 pairs",
         "linear functions wᵀx in 3 dimensions, w ~ N(0, I), x ~ N(0, I), noise N(0, 0.25)",
-        "7 of 32 episodes: 224 episodes",
+        "7 of 64 episodes: 448 episodes",
         "time: 2 min",
         "**Largest ratio to Bayes' risk for n ≥ 2d: ",
         "ridge, λ = σ²/τ² = 0.25",
@@ -246,6 +246,6 @@ def test_priors_in_words():
 def test_training_of_models_without_records_is_told_as_far_as_known():
     recipe = recipe_named("linear").to_dict()
     text = training_section({"recipe": recipe, "training": {"steps": 3, "seconds": None}}, "episodes")
-    assert "3 of 32 episodes: 96 episodes" in text
+    assert "3 of 64 episodes: 192 episodes" in text
     assert "time" not in text
     assert [duration(seconds) for seconds in (12.0, 90.0, 8000.0)] == ["12 s", "2 min", "2 h 13 min"]
