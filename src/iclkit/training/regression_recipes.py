@@ -48,23 +48,24 @@ def _regressor(name: str, task: RegressionTask, points: int, steps: int, **chang
     return Recipe(name=name, task=task, points=points, steps=steps, **settings)
 
 
-def _linear(name: str, ratio: float) -> Recipe:
+def _linear(name: str, ratio: float, steps: int = 16_000) -> Recipe:
     """Linear functions with weights of variance 1 and noise of variance `ratio`.
 
     The labels are Bayes' own predictions, whose gradient is the plain one's mean (see `SquaredError`). With
     `--objective.labels law` the same number of updates ends at two to three times the distance from Bayes.
     Most of the run sees contexts of up to 19 pairs alone: they hold all that is hard (as many pairs as
-    dimensions), cost a third, and what they teach already holds at 40.
+    dimensions), cost a third, and what they teach already holds at 40. That hard part is harder the less noise
+    there is: contexts whose inputs nearly depend on each other.
     """
     task = LinearRegression(dim=8, noise_std=math.sqrt(ratio))
     return _regressor(
         name,
         task,
         points=41,
-        steps=16_000,
+        steps=steps,
         objective=SquaredError(labels="bayes", balance=0.1),
         optimizer=OptimizerConfig(name="muon", rate=2e-3, matrix_rate=1e-2, betas=(0.9, 0.98)),
-        curriculum=Curriculum(dim=8, dim_step=0, points=20, points_step=21, every=14_000),
+        curriculum=Curriculum(dim=8, dim_step=0, points=20, points_step=21, every=steps * 7 // 8),
         episodes=64,
     )
 
@@ -81,7 +82,7 @@ def linear_noise_1_16() -> Recipe:
 
 def linear_noise_1_9() -> Recipe:
     """Linear functions, d = 8, with noise of 1/9 of the weights' variance: close to ridge with λ = 1/9."""
-    return _linear("linear-noise-1-9", 1 / 9)
+    return _linear("linear-noise-1-9", 1 / 9, 8_000)
 
 
 def linear_noise_1_4() -> Recipe:
@@ -91,7 +92,7 @@ def linear_noise_1_4() -> Recipe:
 
 def linear_noise_4_9() -> Recipe:
     """Linear functions, d = 8, with noise of 4/9 of the weights' variance: close to ridge with λ = 4/9."""
-    return _linear("linear-noise-4-9", 4 / 9)
+    return _linear("linear-noise-4-9", 4 / 9, 8_000)
 
 
 def linear_garg() -> Recipe:
