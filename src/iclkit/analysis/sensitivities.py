@@ -97,7 +97,7 @@ def gradient_alignment(
     Raises:
         UserError: The learner does not take such episodes, or nobody can differentiate their functions.
 
-    Source: Garg et al. (2022), section 4 and figure 3b: the projected cosine is near 1 for every context size.
+    Source: Garg et al. (2022), section 3.2 and figure 3: the projected cosine is near 1 for every context size.
     """
     if points < 2:
         raise UserError(f"points must be at least 2, for the empty context tells no direction, given {points}")

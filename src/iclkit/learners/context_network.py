@@ -35,7 +35,7 @@ class TrainedNetwork(RegressionLearner):
     Raises:
         UserError: A count below one (steps: below zero), or a rate that is not positive.
 
-    Source: Garg et al. (2022), section 4 and its code: 100 units, 100 steps, rate 5e-3, batches of 100, which
+    Source: Garg et al. (2022), section 5 and its code: 100 units, 100 steps, rate 5e-3, batches of 100, which
     hold every context there. That code draws new initial weights for each network; its loss is a mean over the
     episodes of a batch too, which Adam takes out again but for its epsilon.
     """

@@ -55,7 +55,7 @@ class Lasso(LinearLearner):
     Raises:
         UserError: A penalty that is not positive and finite.
 
-    Source: Tibshirani (1996); as a reference of in-context learners: Garg et al. (2022), section 4.
+    Source: Tibshirani (1996); as a reference of in-context learners: Garg et al. (2022), section 5.
     """
 
     penalty: float = 0.1

@@ -83,7 +83,7 @@ class GreedyTree(_TreeLearner):
     Raises:
         UserError: A depth below one, no processes, or scikit-learn not installed.
 
-    Source: Breiman et al. (1984); Garg et al. (2022), section 4, with depth 4, that of the trees to be learned
+    Source: Breiman et al. (1984); Garg et al. (2022), section 5, with depth 4, that of the trees to be learned
     (their code also tries an unlimited one).
     """
 
@@ -121,7 +121,7 @@ class BoostedTrees(_TreeLearner):
         UserError: A count or depth below one, a rate that is not positive, a negative penalty, no processes, or
             scikit-learn not installed.
 
-    Source: Friedman (2001). Garg et al. (2022), section 4, use XGBoost with its defaults, which are kept here:
+    Source: Friedman (2001). Garg et al. (2022), section 5, use XGBoost with its defaults, which are kept here:
     100 trees of depth 6, rate 0.3, λ = 1, leaves of any size. scikit-learn's `HistGradientBoostingRegressor`
     does the same with them, but starts from the mean of the targets, as newer versions of XGBoost do (older:
     from 0.5), and sorts inputs into 255 bins, which only contexts of more pairs notice.

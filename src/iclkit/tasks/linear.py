@@ -80,7 +80,7 @@ class SparseLinearRegression(RegressionTask):
     Raises:
         UserError: More non-zero coordinates than there are, or none; a negative standard deviation.
 
-    Source: Garg et al. (2022), section 4.
+    Source: Garg et al. (2022), section 5.
     """
 
     dim: int = 20

@@ -26,7 +26,7 @@ class Curriculum:
     Raises:
         UserError: A first stage of nothing, or one that shrinks.
 
-    Source: Garg et al. (2022), section 4 and appendix A.2.
+    Source: Garg et al. (2022), section 6 and appendix A.2.
     """
 
     dim: int = 5

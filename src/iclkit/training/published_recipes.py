@@ -80,7 +80,7 @@ def garg_published() -> Recipe:
 def sparse_published() -> Recipe:
     """Linear functions with 3 of 20 weights not zero, as published.
 
-    Source: Garg et al. (2022), section 4. Under the curriculum the non-zero weights lie among the active
+    Source: Garg et al. (2022), section 5. Under the curriculum the non-zero weights lie among the active
         coordinates: the code says so, the paper nothing.
     """
     return _garg("sparse-published", SparseLinearRegression(dim=20, nonzero=3), 41, Curriculum())
