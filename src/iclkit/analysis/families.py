@@ -12,11 +12,11 @@ from jaxtyping import Float
 from torch import Tensor
 
 from iclkit import learners
-from iclkit.analysis.prompts import Prompts, Spectrum
+from iclkit.analysis import responses
+from iclkit.analysis.prompts import Prompts
 from iclkit.analysis.questions import answers
 from iclkit.errors import UserError
 from iclkit.learners import RegressionLearner
-from iclkit.learners.descent import best_rate
 from iclkit.tasks import LinearPool, RegressionTask
 
 
@@ -29,6 +29,7 @@ class Parameter:
         grid: Values from which the search starts, ascending and positive; it never leaves their range. The
             continuous ones are searched on a logarithmic scale.
         whole: Whether it is an integer.
+        symbol: What tables and figures call it; by default its name.
 
     Raises:
         UserError: A grid that is empty, not ascending or not positive.
@@ -37,6 +38,7 @@ class Parameter:
     name: str
     grid: tuple[float, ...]
     whole: bool = False
+    symbol: str = ""
 
     def __post_init__(self) -> None:
         ascending = all(a < b for a, b in zip(self.grid, self.grid[1:], strict=False))
@@ -97,7 +99,7 @@ def zero(task: RegressionTask, points: int) -> Family:
 
 def averaging(task: RegressionTask, points: int) -> Family:
     """w = mean of x y: one step of gradient descent with rate 1."""
-    return Family("averaging", learners.Averaging, response=_averaging)
+    return Family("averaging", learners.Averaging, response=responses.averaging)
 
 
 def least_squares(task: RegressionTask, points: int) -> Family:
@@ -107,35 +109,36 @@ def least_squares(task: RegressionTask, points: int) -> Family:
 
 def ridge(task: RegressionTask, points: int) -> Family:
     """Ridge regression, which is also Bayesian linear regression."""
-    penalty = Parameter("penalty", log_grid(1e-9, 1e4, 2))
+    penalty = Parameter("penalty", log_grid(1e-9, 1e4, 2), symbol="λ")
     note = "penalty λ is Bayesian linear regression with σ²/τ² = λ"
     noise, spread = task.noise_std, getattr(task, "weight_std", None)
     if noise and spread:
         note += f", here {(noise / spread) ** 2:.4g}"
-    return Family("ridge", learners.Ridge, (penalty,), _ridge, note)
+    return Family("ridge", learners.Ridge, (penalty,), responses.ridge, note)
 
 
 def lasso(task: RegressionTask, points: int) -> Family:
     """Least squares with an absolute-value penalty."""
     note = "penalty α in (1/2n) |y − Xw|² + α |w|₁"
-    return Family("Lasso", learners.Lasso, (Parameter("penalty", log_grid(1e-5, 10, 3)),), note=note)
+    penalty = Parameter("penalty", log_grid(1e-5, 10, 3), symbol="α")
+    return Family("Lasso", learners.Lasso, (penalty,), note=note)
 
 
 def gradient_descent(task: RegressionTask, points: int) -> Family:
     """Steps of gradient descent on half the mean squared error of the context."""
-    parameters = (Parameter("steps", whole_grid(200), whole=True), Parameter("rate", log_grid(1e-3, 10, 8)))
+    parameters = (_steps(200), Parameter("rate", log_grid(1e-3, 10, 8), symbol="η"))
     note = "rate η on (1/2n) Σ (wᵀx − y)²"
-    return Family("GD", learners.GradientDescent, parameters, _descent, note)
+    return Family("GD", learners.GradientDescent, parameters, responses.descent, note)
 
 
 def summed_descent(task: RegressionTask, points: int) -> Family:
     """Steps of gradient descent on the summed squared error: its rate does not shrink with the context."""
-    parameters = (Parameter("steps", whole_grid(200), whole=True), Parameter("rate", log_grid(1e-4, 1, 8)))
+    parameters = (_steps(200), Parameter("rate", log_grid(1e-4, 1, 8), symbol="η"))
     return Family(
         "summed-loss GD",
         lambda steps, rate: learners.GradientDescent(steps, rate, "sum"),
         parameters,
-        lambda spectrum, steps, rate: _geometric(spectrum.values, 2 * rate, steps),
+        lambda spectrum, steps, rate: responses.geometric(spectrum.values, 2 * rate, steps),
         "rate η on Σ (wᵀx − y)²",
     )
 
@@ -149,8 +152,8 @@ def best_rate_descent(task: RegressionTask, points: int) -> Family:
     return Family(
         "best-rate GD",
         partial(learners.GradientDescent, input_moments=moments),
-        (Parameter("steps", whole_grid(20), whole=True),),
-        partial(_best_rate_descent, dim=task.dim, moments=moments),
+        (_steps(20),),
+        partial(responses.best_rate_descent, dim=task.dim, moments=moments),
         "rate η*(n), best for one step, on (1/2n) Σ (wᵀx − y)²",
     )
 
@@ -159,23 +162,23 @@ def corrected_descent(task: RegressionTask, points: int) -> Family:
     """Gradient descent that moves its inputs too; one step is plain gradient descent, so it begins with two."""
     parameters = (
         Parameter("steps", (2, 3, 4, 6, 8), whole=True),
-        Parameter("rate", log_grid(1e-2, 10, 3)),
-        Parameter("gamma", log_grid(1e-4, 1, 3)),
+        Parameter("rate", log_grid(1e-2, 10, 3), symbol="η"),
+        Parameter("gamma", log_grid(1e-4, 1, 3), symbol="γ"),
     )
     note = "y ← y − (η/n) (Σ y x)ᵀ x and x ← (I − γ X Xᵀ) x in each step"
-    return Family("GD++", learners.GradientDescentPlusPlus, parameters, _corrected_descent, note)
+    return Family("GD++", learners.GradientDescentPlusPlus, parameters, responses.corrected_descent, note)
 
 
 def newton(task: RegressionTask, points: int) -> Family:
     """Least squares by Newton's iteration for the inverse."""
-    return Family("Newton", learners.Newton, (Parameter("steps", whole_grid(20), whole=True),), _newton)
+    return Family("Newton", learners.Newton, (_steps(20),), responses.newton)
 
 
 def gaussian_process(task: RegressionTask, points: int) -> Family:
     """Gaussian-process regression with a Gaussian kernel of variance 1."""
     parameters = (
-        Parameter("length_scale", log_grid(0.1, 100, 4)),
-        Parameter("noise_std", log_grid(1e-3, 10, 2)),
+        Parameter("length_scale", log_grid(0.1, 100, 4), symbol="ℓ"),
+        Parameter("noise_std", log_grid(1e-3, 10, 2), symbol="σ"),
     )
     note = "kernel exp(−|x − x'|²/2ℓ²); for a variance v the noise is σ/√v"
     build = partial(learners.GaussianProcess, "rbf")
@@ -203,7 +206,8 @@ def smoothed_pool(task: RegressionTask, points: int) -> Family | None:
 
 def one_pass_sgd(task: RegressionTask, points: int) -> Family:
     """Stochastic gradient descent, once through the context."""
-    return Family("one-pass SGD", learners.OnePassSGD, (Parameter("rate", log_grid(1e-4, 1, 5)),))
+    rate = Parameter("rate", log_grid(1e-4, 1, 5), symbol="η")
+    return Family("one-pass SGD", learners.OnePassSGD, (rate,), note="rate η on (wᵀx − y)² of each pair")
 
 
 def neighbors(task: RegressionTask, points: int) -> Family:
@@ -243,53 +247,10 @@ FAMILIES: dict[str, Callable[[RegressionTask, int], Family | None]] = {
 }
 
 
+def _steps(most: int) -> Parameter:
+    return Parameter("steps", whole_grid(most), whole=True)
+
+
 def _neighbours(points: int) -> Parameter:
     # With k = N - 1 the longest context is used whole, and more neighbours change nothing.
     return Parameter("k", whole_grid(max(1, points - 1), 1.5), whole=True)
-
-
-def _averaging(spectrum: Spectrum) -> Tensor:
-    return (1 / spectrum.counts.clamp(min=1)).expand_as(spectrum.loads)
-
-
-def _ridge(spectrum: Spectrum, penalty: float) -> Tensor:
-    return 1 / (spectrum.values + penalty)
-
-
-def _descent(spectrum: Spectrum, steps: float, rate: float) -> Tensor:
-    return _geometric(spectrum.values, rate / spectrum.counts.clamp(min=1), steps)
-
-
-def _best_rate_descent(
-    spectrum: Spectrum, steps: float, dim: int, moments: tuple[float, float]
-) -> Float[Tensor, "B N d"]:
-    counts = spectrum.counts.clamp(min=1)
-    return _geometric(spectrum.values, best_rate(counts, dim, *moments) / counts, steps)
-
-
-def _corrected_descent(spectrum: Spectrum, steps: float, rate: float, gamma: float) -> Tensor:
-    # Along an eigenvector, with c what has become of the inputs and r of the residual, both 1 at first: a step
-    # adds (η/n) c² r to f, takes the residual to (1 − (η/n) c² s) r and the inputs to (1 − γ c² s) c.
-    step = rate / spectrum.counts.clamp(min=1)
-    total = torch.zeros_like(spectrum.values)
-    residual, square = torch.ones_like(total), torch.ones_like(total)
-    for _ in range(int(steps)):
-        total = total + step * square * residual
-        now = square * spectrum.values
-        residual = residual * (1 - step * now)
-        square = square * (1 - gamma * now) ** 2
-    return total
-
-
-def _newton(spectrum: Spectrum, steps: float) -> Tensor:
-    # (1 − (1 − s²/‖S‖²)^(2^k))/s with the Frobenius norm of S.
-    square = spectrum.values.square()
-    share = square / square.sum(-1, keepdim=True).clamp(min=1e-300)
-    none = spectrum.values == 0
-    return torch.where(none, 0.0, 1 - (1 - share) ** 2.0**steps) / spectrum.values.masked_fill(none, 1.0)
-
-
-def _geometric(values: Tensor, rate: float | Tensor, steps: float) -> Float[Tensor, "B N d"]:
-    """Σ_{i < k} η (1 − ηs)ⁱ = (1 − (1 − ηs)ᵏ)/s, which is kη at s = 0."""
-    none = values == 0
-    return torch.where(none, steps * rate, (1 - (1 - rate * values) ** steps) / values.masked_fill(none, 1.0))

@@ -11,7 +11,7 @@ import torch
 
 from iclkit.analysis.families import Family
 from iclkit.analysis.fitting import Estimate
-from iclkit.analysis.intervals import Curve, Interval
+from iclkit.analysis.intervals import Curve, Interval, cell
 from iclkit.analysis.naming import written
 from iclkit.analysis.table import Table
 from iclkit.learners import RegressionLearner
@@ -46,6 +46,12 @@ class Match:
     spd: Curve
     excess: Interval
     tied: bool
+
+    @property
+    def fitted(self) -> str:
+        """The fitted parameters with their intervals, by their symbols."""
+        symbols = {parameter.name: parameter.symbol or parameter.name for parameter in self.family.parameters}
+        return "; ".join(f"{symbols[name]} {found}" for name, found in self.parameters.items())
 
     @property
     def label(self) -> str:
@@ -94,7 +100,7 @@ class Identification:
 
     def share(self, match: Match) -> float:
         """Mean SPD to a match as a share of the learner's mean squared prediction."""
-        spd = float(match.spd.overall(self.level).mean)
+        spd = float(match.spd.mean.mean())
         return spd / self.power if self.power else float(spd > 0)
 
     @property
@@ -136,15 +142,12 @@ class Identification:
     def table(self) -> Table:
         """One row for each family, with SPD divided by the dimension of the inputs."""
         rows = []
-        dim = self.task.dim
         for match in self.matches:
             spd = match.spd.overall(self.level)
-            parameters = "; ".join(f"{name} {found}" for name, found in match.parameters.items())
-            place = "nearest" if match is self.nearest else "tied" if match.tied else ""
-            rows.append((match.family.name, parameters, _numbers(spd, dim), percent(self.share(match)), place))
-        columns = ("learner", "fitted", "SPD/d", "unexplained", "")
-        tied = frozenset((i, 0) for i, m in enumerate(self.matches) if m.tied or m is self.nearest)
-        return Table(columns, rows, tied)
+            scaled = Interval(*(number / self.task.dim for number in (spd.mean, spd.low, spd.high)))
+            rows.append((match.family.name, match.fitted, cell(scaled), percent(self.share(match))))
+        marked = frozenset((i, 0) for i, m in enumerate(self.matches) if m.tied or m is self.nearest)
+        return Table(("learner", "fitted", "SPD/d", "unexplained"), rows, marked)
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -153,6 +156,8 @@ class Identification:
             f"Intervals cover {100 * self.level:.0f}%; those above the nearest hold together. "
             f"Distances were measured on {self.nearest.spd.datasets} episodes, parameters fitted on others."
         ]
+        if self.tied:
+            found.append("Bold: those that cannot be told apart from the nearest.")
         if self.outliers:
             found.append(
                 f"{percent(self.outliers)} of its predictions lie beyond 4 typical sizes; differences from "
@@ -219,11 +224,6 @@ def together(level: float, families: int) -> float:
 def _told(match: Match) -> str:
     inside = ", ".join(f"{name} {found}" for name, found in match.parameters.items())
     return f"{match.family.name} ({inside})" if inside else match.family.name
-
-
-def _numbers(interval: Interval, scale: float) -> str:
-    mean, low, high = (f"{float(v) / scale:.2g}" for v in (interval.mean, interval.low, interval.high))
-    return f"{mean} [{low}, {high}]"
 
 
 def percent(share: float) -> str:

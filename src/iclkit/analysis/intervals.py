@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -156,8 +157,9 @@ def _check_paired(a: Curve, b: Curve) -> None:
         raise UserError("only curves of the same datasets and context sizes can be paired")
 
 
+@functools.lru_cache(maxsize=1)  # drawing them takes longer than the means; many curves share their datasets
 def _resampling(count: int, seed: int) -> Float[Tensor, "R D"]:
-    """Shares of the datasets in each resampled mean; they sum to one."""
+    """Shares of the datasets in each resampled mean; they sum to one. To be read only."""
     generator = torch.Generator().manual_seed(seed)
     drawn = torch.randint(count, (RESAMPLES, count), generator=generator)
     weights = torch.zeros(RESAMPLES, count, dtype=torch.float64)

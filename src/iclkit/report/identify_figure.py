@@ -22,14 +22,6 @@ _REST = "#b4b9c4"
 _DPI = 160
 # Shares of the mean squared prediction below which a distance is drawn as none.
 _FLOOR = 1e-7
-_SYMBOLS = {
-    "penalty": "λ",
-    "rate": "η",
-    "steps": "k",
-    "length_scale": "ℓ",
-    "noise_std": "σ",
-    "gamma": "γ",
-}
 
 
 def identify_figure(found: Identification) -> Figure:
@@ -142,9 +134,10 @@ def _means(axes: Axes, found: Identification, colours: dict[str, str]) -> None:
 def _label(match: Match) -> str:
     """The family with its parameters; their intervals are in the table."""
     parts = []
-    for name, found in match.parameters.items():
+    for parameter in match.family.parameters:
+        found = match.parameters[parameter.name]
         sign = {"": "=", "low": "≤", "high": "≥"}[found.edge]
-        parts.append(f"{_SYMBOLS.get(name, name)} {sign} {found.value:.3g}")
+        parts.append(f"{parameter.symbol or parameter.name} {sign} {found.value:.3g}")
     return f"{match.family.name}   {', '.join(parts)}" if parts else match.family.name
 
 
