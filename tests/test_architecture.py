@@ -27,7 +27,7 @@ FLOORS = [
     ["errors"],
     ["tasks", "networks"],
     ["energy", "regression"],
-    ["learners"],
+    ["learners", "compiler"],
     ["analysis"],
     ["training"],
     ["report"],

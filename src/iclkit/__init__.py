@@ -18,7 +18,17 @@ _FUNCTIONS = {
     "identify": "iclkit.analysis.identify",
     "load": "iclkit.training.models",
 }
-_PACKAGES = ("analysis", "energy", "estimators", "learners", "networks", "report", "tasks", "training")
+_PACKAGES = (
+    "analysis",
+    "compiler",
+    "energy",
+    "estimators",
+    "learners",
+    "networks",
+    "report",
+    "tasks",
+    "training",
+)
 
 __all__ = ["__version__", "compare", "identify", "load"]
 
