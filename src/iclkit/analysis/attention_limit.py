@@ -12,10 +12,12 @@ from torch import Tensor
 from iclkit.analysis.interpolation import merged
 from iclkit.analysis.intervals import Curve, Interval
 from iclkit.analysis.table import Table
+from iclkit.compiler import attention_layer, limit_matrices
 from iclkit.errors import UserError
 from iclkit.learners import GradientDescent
 from iclkit.learners.descent import best_rate
 from iclkit.networks import MergedAttention
+from iclkit.regression import InContextRegressor
 from iclkit.tasks import LinearRegression
 
 
@@ -59,13 +61,26 @@ def attention_limit(task: LinearRegression, points: int) -> LimitMatrices:
         )
     second, fourth = _moments(task)
     rate = float(best_rate(float(points), task.dim, second, fourth))
-    matrices = torch.zeros(2, task.dim + 1, task.dim + 1, dtype=torch.float64)
-    balance = (task.dim * rate**2) ** 0.25
-    matrices[0, :-1, :-1] = rate / balance * torch.eye(task.dim, dtype=torch.float64)
-    matrices[1, -1, -1] = balance
+    key_query, value_out = limit_matrices(torch.eye(task.dim, dtype=torch.float64) / rate)
     # What is left of the error of predicting 0; see `best_rate`.
     left = 1 - rate * second
-    return LimitMatrices(matrices[0], matrices[1], rate, task.weight_std**2 * task.dim * second * left)
+    return LimitMatrices(key_query, value_out, rate, task.weight_std**2 * task.dim * second * left)
+
+
+def limit_network(task: LinearRegression, points: int, merged: bool = True) -> InContextRegressor:
+    """The limit of training as a network of the shape that is trained.
+
+    Args:
+        task: The linear functions trained on; without noise.
+        points: Pairs in the context.
+        merged: Whether attention has the two matrices, as in the recipe `lsa`, or four with these products, as
+            in `lsa-published`.
+
+    Raises:
+        UserError: As `attention_limit`.
+    """
+    limit = attention_limit(task, points)
+    return attention_layer(limit.key_query, limit.value_out, points, merged=merged)
 
 
 @dataclass(frozen=True)
