@@ -99,6 +99,7 @@ class InContextRegressor(Hooked):
     ) -> None:
         super().__init__()
         _check(locals())
+        self.arguments = {name: value for name, value in locals().items() if name not in ("self", "__class__")}
         self.dim = dim
         self.max_points = max_points
         self.components = components
