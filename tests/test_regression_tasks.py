@@ -161,6 +161,28 @@ class TestContract:
             with pytest.raises(UserError, match=f"1..{task.dim}, given {wrong}"):
                 task.draw(3, 4, generator(), wrong)
 
+    def test_refuses_to_draw_with_what_is_no_number_or_generator(self, task: RegressionTask) -> None:
+        wrong: list[tuple[tuple[Any, ...], str]] = [
+            ((2.5, 4), "episodes must be a whole number, given 2.5"),
+            ((3, "4"), "points must be a whole number, given '4'"),
+            ((3, -1), "points must be at least 0, given -1"),
+            ((3, 4, 7), "generator must be a torch.Generator or None, given 7"),
+            ((3, 4, None, 1.5), "active must be a whole number, given 1.5"),
+        ]
+        for arguments, message in wrong:
+            with pytest.raises(UserError, match=message):
+                task.draw(*arguments)
+        assert task.draw(np.int64(3), np.int64(4), generator()).y.shape == (3, 4)
+
+    def test_refuses_fields_of_another_kind(self, task: RegressionTask) -> None:
+        assert dataclasses.is_dataclass(task)
+        for field in dataclasses.fields(task):
+            kinds = {part.strip() for part in str(field.type).split("|")}
+            wrong = ["a", 2.5] if "int" in kinds and "float" not in kinds else ["a"] if "float" in kinds else []
+            for value in wrong if field.init else []:
+                with pytest.raises(UserError, match=f"{field.name} .*given {value!r}"):
+                    dataclasses.replace(task, **{field.name: value})
+
 
 UNIFORM = LinearRegression(6, weight_std=2.0, inputs_law="uniform", half_width=0.5)
 SPREADS: list[tuple[RegressionTask, float]] = [

@@ -8,8 +8,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from iclkit.errors import UserError
-from iclkit.tasks.regression import RegressionTask, check_task, flat_points
+from iclkit.tasks.regression import RegressionTask, check_task, check_whole, flat_points
 
 
 @dataclass(frozen=True)
@@ -59,8 +58,7 @@ class DecisionTrees(RegressionTask):
 
     def __post_init__(self) -> None:
         check_task(self.dim, self.noise_std)
-        if not 1 <= self.depth <= 16:
-            raise UserError(f"depth must lie in 1..16, given {self.depth}")
+        check_whole(1, 16, depth=self.depth)
 
     def functions(self, episodes: int, generator: torch.Generator | None = None) -> TreeFunctions:
         leaves = 2**self.depth

@@ -12,8 +12,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from iclkit.errors import UserError, unknown
-from iclkit.tasks.regression import RegressionTask, check_task, uniform_inputs
+from iclkit.errors import unknown
+from iclkit.tasks.regression import RegressionTask, check_task, check_whole, uniform_inputs
 
 
 @dataclass(frozen=True)
@@ -107,8 +107,7 @@ class Polynomials(FeatureRegression):
         check_task(1, self.noise_std)
         if self.basis not in ("fourier", "chebyshev"):
             raise unknown("basis", str(self.basis), ("fourier", "chebyshev"))
-        if self.degree < 0:
-            raise UserError(f"degree must not be negative, given {self.degree}")
+        check_whole(0, degree=self.degree)
 
     @property
     def feature_count(self) -> int:

@@ -9,8 +9,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from iclkit.errors import UserError, unknown
-from iclkit.tasks.regression import RegressionTask, Setting, check_task, uniform_inputs
+from iclkit.errors import unknown
+from iclkit.tasks.regression import RegressionTask, Setting, check_task, check_whole, uniform_inputs
 
 
 @dataclass(frozen=True)
@@ -89,8 +89,7 @@ class SparseLinearRegression(RegressionTask):
 
     def __post_init__(self) -> None:
         check_task(self.dim, self.noise_std)
-        if not 1 <= self.nonzero <= self.dim:
-            raise UserError(f"nonzero must lie in 1..{self.dim}, the dimension, given {self.nonzero}")
+        check_whole(1, self.dim, nonzero=self.nonzero)
 
     def functions(
         self, episodes: int, generator: torch.Generator | None = None, active: int | None = None

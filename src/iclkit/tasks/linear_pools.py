@@ -11,7 +11,7 @@ from torch import Tensor
 
 from iclkit.errors import UserError
 from iclkit.tasks.linear import LinearFunctions
-from iclkit.tasks.regression import RegressionTask, check_task
+from iclkit.tasks.regression import RegressionTask, check_task, check_whole
 
 LARGEST = 2**20
 """The most members that a pool may have."""
@@ -43,8 +43,8 @@ class LinearPool(RegressionTask):
 
     def __post_init__(self) -> None:
         check_task(self.dim, self.noise_std)
-        if not 1 <= self.size <= LARGEST:
-            raise UserError(f"size must lie in 1..{LARGEST}, given {self.size}")
+        check_whole(1, LARGEST, size=self.size)
+        check_whole(0, seed=self.seed)
 
     @cached_property
     def _members(self) -> Float[Tensor, "M d"]:

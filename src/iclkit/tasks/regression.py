@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from abc import abstractmethod
 from dataclasses import dataclass
+from numbers import Integral, Real
 from typing import Protocol, runtime_checkable
 
 import torch
@@ -108,10 +109,10 @@ class RegressionTask(Task):
             active: Coordinates of the inputs that are used, the others being 0; all if None (for a curriculum).
 
         Raises:
-            UserError: More active coordinates than there are, or none.
+            UserError: More active coordinates than there are, or none; episodes or points that are no whole
+                numbers; a generator that is none.
         """
-        if active is not None and not 1 <= active <= self.dim:
-            raise UserError(f"active must lie in 1..{self.dim}, given {active}")
+        check_draw(self, episodes, points, generator, active)
         setting = self.setting(episodes, points, generator, active)
         x = first_coordinates(setting.x, active)
         y = setting.law(x)
@@ -149,21 +150,58 @@ def first_coordinates(x: Float[Tensor, "*points d"], active: int | None) -> Floa
     return torch.cat([x[..., :active], torch.zeros_like(x[..., active:])], -1)
 
 
+def check_draw(
+    task: RegressionTask, episodes: int, points: int, generator: torch.Generator | None, active: int | None
+) -> None:
+    """Refuse what no episodes can be drawn with; arguments and errors as of `RegressionTask.draw`."""
+    check_whole(0, episodes=episodes, points=points)
+    if active is not None:
+        check_whole(1, task.dim, active=active)
+    if not isinstance(generator, torch.Generator | None):
+        raise UserError(
+            f"generator must be a torch.Generator or None, given {generator!r}; "
+            "of a seed make one by torch.Generator().manual_seed(seed)"
+        )
+
+
+def check_whole(low: int, high: float = math.inf, **whole: int) -> None:
+    """Refuse fields that are no whole numbers, or none in low..high.
+
+    Raises:
+        UserError: Names the field and what was given.
+    """
+    for name, value in whole.items():
+        if not isinstance(value, Integral):
+            raise UserError(f"{name} must be a whole number, given {value!r}")
+        if not low <= value <= high:
+            accepted = f"lie in {low}..{high}" if high < math.inf else f"be at least {low}"
+            raise UserError(f"{name} must {accepted}, given {value}")
+
+
+def check_std(**std: float) -> None:
+    """Refuse fields that are no standard deviations: numbers, finite and not negative.
+
+    Raises:
+        UserError: Names the field and what was given.
+    """
+    for name, value in std.items():
+        if not (isinstance(value, Real) and value >= 0 and math.isfinite(value)):
+            raise UserError(f"{name} must be finite and not negative, given {value!r}")
+
+
 def check_task(dim: int = 1, noise_std: float = 0.0, /, **positive: float) -> None:
     """Refuse numbers that describe no task.
 
     Args:
-        dim: To be at least 1.
+        dim: To be a whole number of at least 1.
         noise_std: To be finite and not negative.
         **positive: Further fields, to be finite and positive.
 
     Raises:
         UserError: Names the field and what was given.
     """
-    if dim < 1:
-        raise UserError(f"dim must be at least 1, given {dim}")
-    if not (noise_std >= 0 and math.isfinite(noise_std)):
-        raise UserError(f"noise_std must be finite and not negative, given {noise_std}")
+    check_whole(1, dim=dim)
+    check_std(noise_std=noise_std)
     for name, value in positive.items():
-        if not (value > 0 and math.isfinite(value)):
-            raise UserError(f"{name} must be finite and positive, given {value}")
+        if not (isinstance(value, Real) and value > 0 and math.isfinite(value)):
+            raise UserError(f"{name} must be finite and positive, given {value!r}")

@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from iclkit.errors import UserError
-from iclkit.tasks.regression import Pairs, RegressionTask, first_coordinates
+from iclkit.tasks.regression import Pairs, RegressionTask, check_draw, first_coordinates
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,12 +64,11 @@ class PairsTask(RegressionTask):
         generator: torch.Generator | None = None,
         active: int | None = None,
     ) -> Pairs:
+        check_draw(self, episodes, points, generator, active)
         if points > len(self.x):
             raise UserError(
                 f"episodes of {points} points need as many rows, given {len(self.x)}; ask for fewer points"
             )
-        if active is not None and not 1 <= active <= self.dim:
-            raise UserError(f"active must lie in 1..{self.dim}, given {active}")
         # The places of the largest of n random keys are a random sequence of distinct rows.
         keys = torch.rand(episodes, len(self.x), generator=generator)
         rows = keys.topk(points, 1).indices.to(self.x.device)

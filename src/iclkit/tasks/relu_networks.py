@@ -9,8 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from iclkit.errors import UserError
-from iclkit.tasks.regression import RegressionTask, check_task, flat_points
+from iclkit.tasks.regression import RegressionTask, check_task, check_whole, flat_points
 
 
 @dataclass(frozen=True)
@@ -48,8 +47,7 @@ class ReluNetworks(RegressionTask):
 
     def __post_init__(self) -> None:
         check_task(self.dim, self.noise_std)
-        if self.hidden < 1:
-            raise UserError(f"hidden must be at least 1, given {self.hidden}")
+        check_whole(1, hidden=self.hidden)
 
     def functions(self, episodes: int, generator: torch.Generator | None = None) -> ReluFunctions:
         inner = torch.randn(episodes, self.dim, self.hidden, generator=generator)

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from iclkit.errors import UserError
 from iclkit.tasks.linear import LinearRegression
-from iclkit.tasks.regression import Functions, RegressionTask, Setting, check_task
+from iclkit.tasks.regression import Functions, RegressionTask, Setting, check_std, check_task
 
 
 @dataclass(frozen=True)
@@ -235,8 +235,7 @@ class LabelNoise(Around):
     std: float = 1.0
 
     def __post_init__(self) -> None:
-        if not (self.std >= 0 and math.isfinite(self.std)):
-            raise UserError(f"std must be finite and not negative, given {self.std}")
+        check_std(std=self.std)
 
     @property
     def noise_std(self) -> float:  # pyright: ignore[reportIncompatibleVariableOverride]

@@ -10,7 +10,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from iclkit.errors import UserError
-from iclkit.tasks.regression import Functions, Setting, check_task, first_coordinates
+from iclkit.tasks.regression import Functions, Setting, check_task, check_whole, first_coordinates
 from iclkit.tasks.shifts import Around
 
 
@@ -49,8 +49,7 @@ class VariableDimension(Around):
     scattered: bool = False
 
     def __post_init__(self) -> None:
-        if not 1 <= self.least <= self.dim:
-            raise UserError(f"least must lie in 1..{self.dim}, given {self.least}")
+        check_whole(1, self.dim, least=self.least)
 
     def inputs(
         self, episodes: int, points: int, generator: torch.Generator | None = None
@@ -111,8 +110,7 @@ class Padded(Around):
     size: int = 8
 
     def __post_init__(self) -> None:
-        if self.size < self.task.dim:
-            raise UserError(f"size must be at least {self.task.dim}, the task's own, given {self.size}")
+        check_whole(self.task.dim, size=self.size)
 
     @property
     def dim(self) -> int:  # pyright: ignore[reportIncompatibleVariableOverride]
