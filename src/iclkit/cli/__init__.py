@@ -27,6 +27,7 @@ COMMANDS = {
     "compare": ("iclkit.cli.compare", "put regression learners side by side: errors, distances, Bayes"),
     "identify": ("iclkit.cli.identify", "which textbook learner a model has become, with its parameter"),
     "diagonal": ("iclkit.cli.diagonal", "compare models trained at several noises with ridge regression"),
+    "pools": ("iclkit.cli.pools", "train on pools of many sizes: which learners know the prior behind them?"),
     "shifts": ("iclkit.cli.shifts", "measure a regression learner out of its distribution"),
     "card": ("iclkit.cli.card", "measure a model against the exact reference and write its card"),
     "demo": ("iclkit.cli.demo", "write a report that shows what it is all about"),

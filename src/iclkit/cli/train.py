@@ -27,7 +27,7 @@ def run(argv: list[str]) -> None:
     name = parser.parse_known_args(argv)[0].recipe
     if name is None:
         raise UserError("name a recipe to train, e.g. iclkit train energy-tiny (see iclkit recipes)")
-    recipe = _recipe(name)
+    recipe = read_recipe(name)
     parser.check_options([_dashed(argument) for argument in argv], _options(recipe))
     given, rest = parser.parse_known_args(argv)
     recipe = _override(recipe, rest)
@@ -73,7 +73,7 @@ def _parser() -> Parser:
     return parser
 
 
-def _recipe(name: str) -> Recipe:
+def read_recipe(name: str) -> Recipe:
     from iclkit.training import Recipe, recipe_named
 
     if not name.endswith(".json"):
@@ -175,7 +175,7 @@ def _help(parser: Parser, argv: list[str]) -> None:
     known = [argument for argument in argv if argument not in ("-h", "--help")]
     name = parser.parse_known_args(known)[0].recipe
     if name is not None:
-        recipe = _recipe(name)
+        recipe = read_recipe(name)
         print(f"\nFields of {recipe.name}:\n")
         with contextlib.suppress(SystemExit):
             tyro.cli(

@@ -7,6 +7,7 @@ import math
 from collections.abc import Iterable
 from typing import Any
 
+from iclkit.errors import UserError
 from iclkit.regression.objectives import MixtureLikelihood, SquaredError
 from iclkit.tasks import (
     DecisionTrees,
@@ -222,6 +223,9 @@ def pool_sweep(recipe: Recipe, exponents: Iterable[int]) -> list[Recipe]:
         UserError: A size that no pool has.
     """
     task: Any = recipe.task
+    exponents = tuple(exponents)
+    if not all(isinstance(k, int) and k >= 0 for k in exponents):
+        raise UserError(f"exponents must be whole numbers of at least 0, given {list(exponents)}")
     return [
         dataclasses.replace(recipe, name=f"{recipe.name}-2^{k}", task=dataclasses.replace(task, size=2**k))
         for k in exponents
