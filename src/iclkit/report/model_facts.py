@@ -41,6 +41,8 @@ def training_section(description: dict[str, Any], episodes: str = "data sets") -
         episodes: What an episode is called.
     """
     recipe, training = description["recipe"], description["training"]
+    if recipe is None:
+        return "## Training\n\nNone: the weights were set by hand.\n"
     steps = training.get("steps", recipe["steps"])
     batch = recipe["episodes"] * recipe["accumulate"]
     objective = {k: v for k, v in recipe["objective"].items() if k != "type"}

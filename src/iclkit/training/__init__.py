@@ -1,7 +1,7 @@
 """From a recipe to a checkpoint, in one process or many."""
 
 from iclkit.training.curriculum import Curriculum
-from iclkit.training.models import export
+from iclkit.training.models import export, save
 from iclkit.training.network_config import EnergyConfig, NetworkConfig, RegressorConfig
 from iclkit.training.recipe import OptimizerConfig, Recipe, Schedule
 from iclkit.training.recipes import RECIPES, recipe_named
@@ -22,5 +22,6 @@ __all__ = [
     "draw_batch",
     "export",
     "recipe_named",
+    "save",
     "train",
 ]

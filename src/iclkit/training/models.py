@@ -2,7 +2,8 @@
 
 model.safetensors   the weights
 model.json          what they are the weights of: format version, kind, network, task, SHA-256 of the weights,
-                    recipe and training summary; kind is "energy" or "regression"
+                    recipe and training summary; kind is "energy" or "regression", and task and recipe are
+                    null for weights that were set by hand
 card.md             the model card, written by a command; may be missing
 """
 
@@ -18,10 +19,11 @@ from torch import Tensor, nn
 from iclkit.errors import UserError, unknown
 from iclkit.learners.trained import EnergyDensity
 from iclkit.learners.trained_regression import TrainedRegressor, trained_regressor
+from iclkit.regression import InContextRegressor
 from iclkit.tasks import DensityTask, RegressionTask, Task
 from iclkit.training import checkpoint as checkpoints
 from iclkit.training import codec, files
-from iclkit.training.network_config import NetworkConfig
+from iclkit.training.network_config import NetworkConfig, RegressorConfig
 from iclkit.training.recipe import Recipe
 
 FORMAT = 1
@@ -115,11 +117,11 @@ def load_model(folder: Path) -> EnergyDensity | TrainedRegressor:
     if config.kind != kind:
         raise UserError(f"{where} is of kind {kind!r}, but its network is of kind {config.kind!r}: altered")
     weights = files.read_tensors(folder / "model.safetensors", data["sha256"])
-    card = folder / "card.md"
+    card, task = folder / "card.md", data["task"]
     return _learner(
         config,
         _assemble(config, weights, folder),
-        task=codec.decode(KINDS[kind][1], data["task"], f"{where}: task"),
+        task=None if task is None else codec.decode(KINDS[kind][1], task, f"{where}: task"),
         standardise=codec.decode(bool, data["standardise"], f"{where}: standardise"),
         pads=codec.decode(bool, data.get("pads", False), f"{where}: pads"),
         name=codec.decode(str, data["name"], f"{where}: name"),
@@ -161,20 +163,61 @@ def save_model(
     Raises:
         UserError: The folder holds something.
     """
-    folder = Path(folder)
-    content = files.tensor_bytes(weights)
     data = {
-        "format": FORMAT,
         "kind": recipe.kind,
         "name": name or recipe.name,
         "network": codec.encode(recipe.network),
         "task": codec.encode(recipe.task),
         "standardise": recipe.standardise,
         "pads": recipe.pads,
-        "sha256": files.digest(content),
         "recipe": recipe.to_dict(),
         "training": training or {},
     }
+    return _write(Path(folder), data, weights, overwrite)
+
+
+def save(
+    network: InContextRegressor,
+    folder: str | Path,
+    task: RegressionTask | None = None,
+    *,
+    name: str | None = None,
+    overwrite: bool = False,
+) -> Path:
+    """Write a model folder of a network that no recipe trained: one whose weights were set by hand, say.
+
+    Args:
+        network: The network; its weights keep their type.
+        folder: Where; must not exist or be empty, unless `overwrite`.
+        task: What it is for; None for nothing in particular.
+        name: Name of the model; the folder's by default.
+        overwrite: Replace a model folder that is there.
+
+    Returns:
+        The folder, which `load` reads and a recipe may start from.
+
+    Raises:
+        UserError: The folder holds something, or the task's inputs have another dimension.
+    """
+    folder = Path(folder)
+    if task is not None and task.dim != network.dim:
+        raise UserError(f"the task's inputs have dim {task.dim}, the network takes {network.dim}")
+    data = {
+        "kind": RegressorConfig.kind,
+        "name": name or folder.name,
+        "network": codec.encode(RegressorConfig(**network.arguments)),
+        "task": None if task is None else codec.encode(task),
+        "standardise": False,
+        "pads": False,
+        "recipe": None,
+        "training": {},
+    }
+    return _write(folder, data, network.state_dict(), overwrite)
+
+
+def _write(folder: Path, data: dict[str, Any], weights: dict[str, Tensor], overwrite: bool) -> Path:
+    content = files.tensor_bytes(weights)
+    data = {"format": FORMAT, "sha256": files.digest(content), **data}
     if folder.is_dir() and not any(folder.iterdir()):
         folder.rmdir()
     if folder.exists():
