@@ -329,10 +329,24 @@ def test_context_sizes_that_count_decide() -> None:
 def test_figure_and_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     pytest.importorskip("matplotlib")
     out = tmp_path / "found"
-    arguments = ["identify", "knn(3)", "--task", "linear", "--dim", "3", "--points", "8", "--episodes", "16"]
+    arguments = [
+        "identify",
+        "knn(3)",
+        "--task",
+        "linear",
+        "--dim",
+        "3",
+        "--points",
+        "8",
+        "--episodes",
+        "16",
+        "--fresh",
+        "32",
+    ]
     assert main([*arguments, "--out", str(out)]) == 0
     assert "NearestNeighbors(3) is k-NN (k = 3)" in " ".join(capsys.readouterr().out.split())
-    assert json.loads((out / "identify.json").read_text())["matches"][0]["family"] == "k-NN"
+    written = json.loads((out / "identify.json").read_text())
+    assert (written["matches"][0]["family"], written["episodes"]) == ("k-NN", 32)
     assert (out / "identify.png").read_bytes().startswith(b"\x89PNG")
     assert (out / "identify.md").read_text().startswith("**NearestNeighbors(3) is")
 

@@ -16,7 +16,14 @@ def run(argv: list[str]) -> None:
     parser.add_argument(
         "model", metavar="MODEL", help="a model's name or folder, or a textbook learner: ridge(0.25)"
     )
-    parser.add_argument("--families", nargs="+", metavar="NAME", help="families of learners (default: all)")
+    parser.add_argument(
+        "--families", nargs="+", metavar="NAME", help="families of learners (default: all that are quick)"
+    )
+    parser.add_argument(
+        "--fresh",
+        type=int,
+        help="episodes on which distances are measured (default: 8 times those of the fits)",
+    )
     parser.add_argument(
         "--sizes", type=int, nargs="+", metavar="N", help="context sizes that count (default: all)"
     )
@@ -37,6 +44,7 @@ def run(argv: list[str]) -> None:
         given.seed,
         families=given.families,
         context_sizes=given.sizes,
+        fresh=given.fresh,
     )
     Console().print(found)
     if given.out is not None:

@@ -47,15 +47,14 @@ def identify_figure(found: Identification) -> Figure:
     _means(figure.add_subplot(grid[:, 1]), found, colours)
     # No line ends between a sign and its number.
     verdict = re.sub(r"([=≤≥]) ", "\\1\u00a0", found.verdict)
-    figure.suptitle("\n".join(textwrap.wrap(verdict, 110)), size=12, color=INK, x=0.01, ha="left")
+    figure.suptitle("\n".join(textwrap.wrap(verdict, 125)), size=12, color=INK, x=0.01, ha="left")
     return figure
 
 
 def _by_size(axes: Axes, found: Identification, colours: dict[str, str]) -> None:
     dim, floor = found.task.dim, _floor(found)
     sizes = found.nearest.spd.context_sizes
-    # Before any pair all learners may predict the same: that is no point of a logarithmic axis.
-    start = int(sizes[0] == 0 and all(float(match.spd.mean[0]) == 0 for match in found.matches))
+    start = _start(found)
     # From the back to the front, so that the nearest lies on top.
     for match in reversed(found.matches):
         interval = match.spd.interval(found.level)
@@ -85,7 +84,7 @@ def _strip(axes: Axes, found: Identification, colours: dict[str, str]) -> None:
     sizes = found.nearest.spd.context_sizes
     for size, (match, apart) in zip(sizes, found.nearest_by_size(), strict=True):
         # Where every learner predicts the same (0 before any pair) none is nearest.
-        same = all(float(other.spd.at(size).mean) == 0 for other in found.matches)
+        same = len({float(other.spd.at(size).mean) for other in found.matches}) == 1
         colour = "#eceef2" if same else colours[match.family.name]
         axes.bar(size, 1, width=1, color=colour, alpha=1.0 if apart or same else 0.4, linewidth=0)
     axes.set(yticks=[], ylim=(0, 1))
@@ -141,9 +140,15 @@ def _label(match: Match) -> str:
     return f"{match.family.name}   {', '.join(parts)}" if parts else match.family.name
 
 
+def _start(found: Identification) -> int:
+    """The first place that is drawn: before any pair most learners say the same, which tells nothing."""
+    same = len({float(match.spd.mean[0]) for match in found.matches}) == 1
+    return int(found.nearest.spd.context_sizes[0] == 0 and same and len(found.nearest.spd.context_sizes) > 1)
+
+
 def _floor(found: Identification) -> float:
     """The lower end of the axes: a little below the least distance, or what counts as none."""
-    means = np.concatenate([match.spd.mean.numpy() for match in found.matches])
+    means = np.concatenate([match.spd.mean.numpy()[_start(found) :] for match in found.matches])
     least = means[means > 0].min(initial=1.0)
     return max(least / 2, _FLOOR * (found.power or 1.0)) / found.task.dim
 
