@@ -295,10 +295,14 @@ def one_by_one(name: str, q: Tensor, k: Tensor, v: Tensor, seen: list[list[int]]
         "gaussian": lambda q, k: (-(q - k).square().sum() / (2 * scale)).exp(),
         "kernel": lambda q, k: torch.where(q > 0, q + 1, q.exp()) @ torch.where(k > 0, k + 1, k.exp()),
         "linear": lambda q, k: q @ k,
+        "hard": lambda q, k: q @ k,
     }[name]
     rows = []
     for index, keys in enumerate(seen):
         weights = [weigh(q[index], k[t]) for t in keys]
+        if name == "hard":
+            scores = [float(q[index] @ k[t]) for t in keys]
+            weights = [float(score == max(scores)) for score in scores]
         total = counts[index] if name == "linear" else sum(weights)
         parts = [w * v[t] / total for w, t in zip(weights, keys, strict=True)]
         rows.append(sum(parts, torch.zeros_like(v[0])))

@@ -11,7 +11,7 @@ class BlockConfig:
 
     Args:
         width: Width of the residual stream.
-        heads: Attention heads.
+        heads: Attention heads; 0 for no attention.
         mlp_ratio: Hidden width of the perceptron over the width; 0 for none.
         norm: Whether there are LayerNorms.
         bias: Whether linear maps and norms have a bias.
@@ -23,6 +23,8 @@ class BlockConfig:
         merged: Whether attention has one matrix for keys and queries and one for values and output, as in
             `MergedAttention`.
         damping: A factor on what attention and perceptron add to the stream.
+        hidden: Hidden width of the perceptron, instead of `mlp_ratio`; None for that.
+        activation: What the units of the perceptron compute, a name of `ACTIVATIONS`.
     """
 
     width: int
@@ -35,3 +37,10 @@ class BlockConfig:
     own: str = "counted"
     merged: bool = False
     damping: float = 1.0
+    hidden: int | None = None
+    activation: str = "gelu"
+
+    @property
+    def units(self) -> int:
+        """Hidden units of the perceptron; 0 for none."""
+        return self.mlp_ratio * self.width if self.hidden is None else self.hidden

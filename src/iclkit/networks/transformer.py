@@ -11,6 +11,7 @@ Shape letters: B episodes, T tokens, R of which are asked for, Q queries, W widt
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import cast
 
 import torch
@@ -18,9 +19,11 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from iclkit.networks import written_block
+from iclkit.networks.activations import ACTIVATIONS
 from iclkit.networks.attention import Attention, Memory
 from iclkit.networks.config import BlockConfig
 from iclkit.networks.hooks import HookPoint
+from iclkit.networks.layout import Layout
 from iclkit.networks.linear_attention import MergedAttention
 from iclkit.networks.masks import Mask
 
@@ -28,20 +31,23 @@ __all__ = ["Attention", "Block", "Memory", "Transformer"]
 
 
 class Block(nn.Module):
-    """Attention and a GELU perceptron, each after a LayerNorm and each added to the residual stream."""
+    """Attention and a perceptron, each after a LayerNorm and each added to the residual stream."""
 
     def __init__(self, config: BlockConfig) -> None:
         super().__init__()
         self.config = config
-        width, hidden, bias = config.width, config.mlp_ratio * config.width, config.bias
-        self.attention_norm = _norm(config)
-        self.attention = (MergedAttention if config.merged else Attention)(config)
-        self.attention_out, self.residual = HookPoint(), HookPoint()
+        width, hidden, bias = config.width, config.units, config.bias
+        if config.heads:
+            self.attention_norm = _norm(config)
+            self.attention = (MergedAttention if config.merged else Attention)(config)
+            self.attention_out = HookPoint()
+        self.residual = HookPoint()
         self.mlp = None
         if hidden:
+            activation, maps = ACTIVATIONS[config.activation]
             self.mlp_norm = _norm(config)
             self.mlp = nn.Sequential(
-                nn.Linear(width, hidden, bias=bias), nn.GELU(), nn.Linear(hidden, width, bias=bias)
+                nn.Linear(width, maps * hidden, bias=bias), activation(), nn.Linear(hidden, width, bias=bias)
             )
             self.mlp_out = HookPoint()
 
@@ -59,17 +65,26 @@ class Block(nn.Module):
         if written_block.written(self, x, mask):
             out, keys, values = written_block.run(self, x, mask, rows)
             return out, Memory(keys, values)
+        own = x if rows is None else x[:, rows]
+        if not self.config.heads:
+            nothing = x.new_empty(len(x), 0, x.shape[1], 0)
+            return self._add(own, None), Memory(nothing, nothing)
         attended, memory = self.attention(self.attention_norm(x), mask, rows)
-        return self._add(x if rows is None else x[:, rows], attended), memory
+        return self._add(own, attended), memory
 
     def query(
         self, x: Float[Tensor, "B Q W"], memory: Memory, hidden: Bool[Tensor, "*S Q T"], twice: bool = False
     ) -> Float[Tensor, "B Q W"]:
         """The same for queries, which see the stored tokens that are not hidden from them, and themselves."""
+        if not self.config.heads:
+            return self._add(x, None)
         return self._add(x, self.attention.query(self.attention_norm(x), memory, hidden, twice))
 
-    def _add(self, x: Float[Tensor, "B T W"], attended: Float[Tensor, "B T W"]) -> Float[Tensor, "B T W"]:
-        x = x + self._damped(self.attention_out(attended))
+    def _add(
+        self, x: Float[Tensor, "B T W"], attended: Float[Tensor, "B T W"] | None
+    ) -> Float[Tensor, "B T W"]:
+        if attended is not None:
+            x = x + self._damped(self.attention_out(attended))
         if self.mlp is not None:
             x = x + self._damped(self.mlp_out(self.mlp(self.mlp_norm(x))))
         return self.residual(x)
@@ -86,14 +101,26 @@ class Transformer(nn.Module):
         layers: Number of blocks.
         tied: Whether they all have the weights of the first. The state dict of a tied transformer holds them
             once, so that weights trained with one number of layers load into another.
+        layout: The blocks one by one, instead of `layers`, `tied` and what the configuration says of heads and
+            hidden units. The state dict holds the originals alone.
     """
 
-    def __init__(self, config: BlockConfig, layers: int, tied: bool = False) -> None:
+    def __init__(
+        self, config: BlockConfig, layers: int, tied: bool = False, layout: Layout | None = None
+    ) -> None:
         super().__init__()
         self.embedded = HookPoint()
-        first = Block(config)
-        others = (first.twin() if tied else Block(config) for _ in range(1, layers))
-        self.blocks = nn.ModuleList([first, *others])
+        if layout is None:
+            likes = [0 if tied else block for block in range(layers)]
+            configs = [config] * layers
+        else:
+            likes = layout.like
+            shapes = zip(layout.heads, layout.hidden, strict=True)
+            configs = [replace(config, heads=heads, hidden=hidden) for heads, hidden in shapes]
+        blocks: list[Block] = []
+        for place, (like, config_of) in enumerate(zip(likes, configs, strict=True)):
+            blocks.append(Block(config_of) if like == place else blocks[like].twin())
+        self.blocks = nn.ModuleList(blocks)
         self.norm = _norm(config)
 
     def forward(

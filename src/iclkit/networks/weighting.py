@@ -18,6 +18,9 @@ from torch.nn import functional as F
 
 from iclkit.networks.query_attention import HIDDEN
 
+# Scores that differ by so many units in the last place count as equal in hard attention.
+_ROUNDING = 32
+
 
 class Weighting(ABC):
     """One kind of attention."""
@@ -97,9 +100,27 @@ class Linear(Weighting):
         return scores.masked_fill(hidden, 0.0) * share.unsqueeze(-1)
 
 
+class Hard(Weighting):
+    """The mean of the keys with the largest score qᵀk, of all that share it up to rounding.
+
+    Source: Merrill, Sabharwal and Smith (2022), "Saturated transformers", section 2: softmax at temperature 0.
+    """
+
+    def weights(self, scores, hidden, counts):
+        if not scores.shape[-1]:
+            return scores
+        scores = scores.masked_fill(hidden, HIDDEN)
+        largest = scores.amax(-1, keepdim=True)
+        # Equal keys need not have equal scores to the last digit: products of matrices add up in blocks.
+        chosen = scores >= largest - _ROUNDING * torch.finfo(scores.dtype).eps * largest.abs()
+        chosen = chosen.to(scores.dtype).masked_fill_(hidden, 0.0)
+        return chosen / chosen.sum(-1, keepdim=True).clamp_min_(1.0)
+
+
 WEIGHTINGS: dict[str, Weighting] = {
     "softmax": Softmax(),
     "linear": Linear(),
     "kernel": Kernel(),
     "gaussian": Gaussian(),
+    "hard": Hard(),
 }

@@ -93,7 +93,9 @@ def written(block: Block, x: Float[Tensor, "B T W"], mask: Mask) -> bool:
 
 def _plain(block: Block) -> bool:
     config = block.config
-    if config.weighting != "softmax" or config.merged or block.mlp is None or config.damping != 1.0:
+    if config.weighting != "softmax" or config.merged or config.damping != 1.0:
+        return False
+    if not config.heads or block.mlp is None:
         return False
     kinds = (nn.LayerNorm, nn.Linear, nn.Linear, nn.LayerNorm, nn.Linear, nn.GELU, nn.Linear)
     if any(type(part) is not kind for part, kind in zip(_parts(block), kinds, strict=True)):

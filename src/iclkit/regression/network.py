@@ -16,7 +16,18 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from iclkit.errors import UserError
-from iclkit.networks import WEIGHTINGS, BlockConfig, Hooked, Mask, MergedAttention, Recurrent, Transformer
+from iclkit.networks import (
+    ACTIVATIONS,
+    WEIGHTINGS,
+    BlockConfig,
+    Hooked,
+    Layout,
+    Mask,
+    MergedAttention,
+    Recurrent,
+    Transformer,
+)
+from iclkit.regression.registers import Register
 from iclkit.regression.tokens import EMBEDDINGS, PairTokens
 
 _CHOICES = {
@@ -25,6 +36,7 @@ _CHOICES = {
     "attention": tuple(WEIGHTINGS),
     "positions": ("none", "learned"),
     "embedding": EMBEDDINGS,
+    "activation": tuple(ACTIVATIONS),
 }
 
 
@@ -46,7 +58,7 @@ class InContextRegressor(Hooked):
         backbone: "transformer", "lstm" or "gru"; for the last two, what concerns attention and blocks is not
             used.
         tokens: "interleaved" (x and y are tokens of their own) or "joined" (a pair is one).
-        attention: "softmax", "linear", "kernel" or "gaussian"; see `networks/weighting.py`.
+        attention: "softmax", "linear", "kernel", "gaussian" or "hard"; see `networks/weighting.py`.
         norm: Whether there are LayerNorms.
         causal: Whether a pair sees only the pairs before it. If not, all pairs of a context see each other, so
             every prefix is a sequence of its own and takes its own pass, unless there is but one layer.
@@ -66,6 +78,13 @@ class InContextRegressor(Hooked):
         damping: A factor on what every layer adds to the residual stream, for layers that are iterated often.
         init_std: Standard deviation of all matrices at the start, biases being 0; None for torch's own. If
             merged: σ of the balanced start, 0.1 if None.
+        activation: What hidden units compute: "gelu", or "arithmetic" (they multiply and divide; see
+            `networks/activations.py`).
+        start_token: Whether a token of its own goes before the first joined pair. Attention that looks for
+            what is not there can rest on it.
+        layout: The blocks one by one, where they differ; `layers`, `heads`, `mlp_ratio` and `tied` are then not
+            used.
+        registers: Names of rows of the residual stream, for a network whose rows have a meaning.
 
     Raises:
         UserError: Sizes or choices that cannot be built.
@@ -96,6 +115,10 @@ class InContextRegressor(Hooked):
         query_sees_itself: bool = True,
         damping: float = 1.0,
         init_std: float | None = None,
+        activation: str = "gelu",
+        start_token: bool = False,
+        layout: Layout | None = None,
+        registers: tuple[Register, ...] = (),
     ) -> None:
         super().__init__()
         _check(locals())
@@ -104,14 +127,27 @@ class InContextRegressor(Hooked):
         self.max_points = max_points
         self.components = components
         self.joined = tokens == "joined"
-        self.tokens = PairTokens(dim, width, max_points, self.joined, embedding, positions == "learned", bias)
+        self.registers = registers
+        self.tokens = PairTokens(
+            dim, width, max_points, self.joined, embedding, positions == "learned", bias, start_token
+        )
         width = self.tokens.width
         self.own = "counted" if not self.joined else "uncounted" if query_sees_itself else "unseen"
         if backbone == "transformer":
             config = BlockConfig(
-                width, heads, mlp_ratio, norm, bias, head_width, attention, self.own, merged, damping
+                width,
+                heads,
+                mlp_ratio,
+                norm,
+                bias,
+                head_width,
+                attention,
+                self.own,
+                merged,
+                damping,
+                activation=activation,
             )
-            self.backbone = Transformer(config, layers, tied)
+            self.backbone = Transformer(config, layers, tied, layout)
         else:
             self.backbone = Recurrent(backbone, width, layers, bias)
         # One layer of attention never asks what its context has seen.
@@ -133,10 +169,14 @@ class InContextRegressor(Hooked):
         lengths = torch.arange(points, device=x.device)
         if not self.causal or isinstance(self.backbone, Recurrent):
             return self.queries(x[:, :-1], y[:, :-1], x[:, :, None], lengths)[:, :, 0]
-        sequence = torch.cat([self.tokens.pairs(x[:, :-1], y[:, :-1]), self.tokens.queries(x, lengths)], 1)
-        before = lengths[:-1] < lengths[:, None]  # [N, N - 1]
-        mask = Mask.with_queries(before[1:], before, self.own, sequence.dtype)
-        return self._read(self.backbone(sequence, mask, slice(points - 1, None))[0])
+        places = self.tokens.places(lengths)
+        pairs = self.tokens.pairs(x[:, :-1], y[:, :-1])
+        sequence = torch.cat([pairs, self.tokens.queries(x, places)], 1)
+        stored = pairs.shape[1]
+        seen = torch.arange(stored, device=x.device) < torch.arange(1, stored + 1, device=x.device)[:, None]
+        before = torch.arange(stored, device=x.device) < places[:, None]
+        mask = Mask.with_queries(seen, before, self.own, sequence.dtype)
+        return self._read(self.backbone(sequence, mask, slice(stored, None))[0])
 
     def queries(
         self,
@@ -155,7 +195,7 @@ class InContextRegressor(Hooked):
         """
         batch, lengths, count, _ = queries.shape
         context = self.tokens.pairs(x, y)
-        places = prefixes * self.tokens.per_pair
+        places = self.tokens.places(prefixes)
         per_query = places.repeat_interleave(count, -1)
         tokens = self.tokens.queries(queries.flatten(1, 2), per_query)
         if self.causal:
@@ -215,6 +255,11 @@ def _check(given: dict[str, Any]) -> None:
     if given["init_std"] is not None and not given["init_std"] > 0:
         raise UserError(f"init_std must be positive or None, given {given['init_std']}")
     joined = given["tokens"] == "joined"
+    if given["start_token"] and not (joined and given["causal"] and given["backbone"] == "transformer"):
+        raise UserError(
+            "start_token=True needs a causal transformer over joined tokens, given "
+            f"backbone={given['backbone']!r}, tokens={given['tokens']!r}, causal={given['causal']}"
+        )
     if not given["query_sees_itself"] and not joined:
         raise UserError("query_sees_itself=False needs tokens='joined', given 'interleaved'")
     if given["components"] and given["embedding"] != "linear":
@@ -227,6 +272,8 @@ def _check(given: dict[str, Any]) -> None:
         if not given["causal"]:
             raise UserError(f"causal=False needs backbone='transformer', given {given['backbone']!r}")
         return
+    if given["layout"] is not None and given["head_width"] is None:
+        raise UserError("a layout needs head_width, for its blocks may differ in their heads")
     heads, width = given["heads"], given["dim"] + 1 if given["embedding"] == "identity" else given["width"]
     if given["merged"]:
         if heads != 1 or given["head_width"] not in (None, width):

@@ -33,15 +33,25 @@ class PairTokens(nn.Module):
             in von Oswald et al. (2022), section 4) and then joined with y as it is.
         positions: Whether each place has an embedding of its own, which is added.
         bias: Whether linear maps have a bias.
+        start: Whether a learned token goes before the first pair.
     """
 
     def __init__(
-        self, dim: int, width: int, max_points: int, joined: bool, embedding: str, positions: bool, bias: bool
+        self,
+        dim: int,
+        width: int,
+        max_points: int,
+        joined: bool,
+        embedding: str,
+        positions: bool,
+        bias: bool,
+        start: bool = False,
     ) -> None:
         super().__init__()
         self.width = dim + 1 if embedding == "identity" else width
         self.per_pair = 1 if joined else 2
-        self.features = self.linear = self.flag = self.positions = None
+        self.before = int(start)
+        self.features = self.linear = self.flag = self.positions = self.start = None
         if embedding == "features":
             self.features = nn.Sequential(
                 nn.Linear(dim, width - 1, bias=bias), nn.GELU(), nn.Linear(width - 1, width - 1, bias=bias)
@@ -51,10 +61,17 @@ class PairTokens(nn.Module):
             # Tells a query from a pair whose y happens to be 0; interleaved tokens need no such thing.
             self.flag = nn.Parameter(0.02 * torch.randn(width)) if joined else None
         if positions:
-            self.positions = nn.Parameter(0.02 * torch.randn(max_points * self.per_pair + 1, self.width))
+            places = self.before + max_points * self.per_pair + 1
+            self.positions = nn.Parameter(0.02 * torch.randn(places, self.width))
+        if start:
+            self.start = nn.Parameter(0.02 * torch.randn(self.width))
+
+    def places(self, prefixes: Int[Tensor, "*B P"]) -> Int[Tensor, "*B P"]:
+        """How many tokens each prefix has, the start token included."""
+        return prefixes * self.per_pair + self.before
 
     def pairs(self, x: Float[Tensor, "B N d"], y: Float[Tensor, "B N"]) -> Float[Tensor, "B T W"]:
-        """The tokens of all pairs: N if joined, else 2N."""
+        """The tokens of all pairs: N if joined, else 2N; behind the start token, if there is one."""
         return self._embed(self._inputs(x, y))
 
     def sequence(self, x: Float[Tensor, "B N d"], y: Float[Tensor, "B N"]) -> Float[Tensor, "B T W"]:
@@ -69,15 +86,17 @@ class PairTokens(nn.Module):
 
     def _embed(self, inputs: Float[Tensor, "B T _"]) -> Float[Tensor, "B T W"]:
         tokens = inputs if self.linear is None else self.linear(inputs)
+        if self.start is not None:
+            tokens = torch.cat([self.start.expand(len(tokens), 1, -1), tokens], 1)
         if self.positions is None:
             return tokens
         if tokens.shape[1] > len(self.positions):
-            longest = (len(self.positions) - 1) // self.per_pair
+            longest = (len(self.positions) - 1 - self.before) // self.per_pair
             raise UserError(f"the context is too long: learned positions reach {longest} pairs and a query")
         return tokens + self.positions[: tokens.shape[1]]
 
     def queries(self, x: Float[Tensor, "B Q d"], places: Int[Tensor, "*B Q"]) -> Float[Tensor, "B Q W"]:
-        """The tokens of queries, each behind the first `places[i]` tokens of its context."""
+        """The tokens of queries, each behind the first `places[i]` tokens of its context (see `places`)."""
         x = x if self.features is None else self.features(x)
         tokens = F.pad(x, (0, 1))
         if self.linear is not None:

@@ -11,7 +11,9 @@ import torch
 from torch import nn
 
 from iclkit.energy.network import EnergyTransformer
+from iclkit.networks import Layout
 from iclkit.regression.network import InContextRegressor
+from iclkit.regression.registers import Register
 from iclkit.training.seeds import mix
 
 
@@ -68,7 +70,7 @@ class RegressorConfig(NetworkConfig):
     max_points: int = 40
     backbone: Literal["transformer", "lstm", "gru"] = "transformer"
     tokens: Literal["interleaved", "joined"] = "interleaved"
-    attention: Literal["softmax", "linear", "kernel", "gaussian"] = "softmax"
+    attention: Literal["softmax", "linear", "kernel", "gaussian", "hard"] = "softmax"
     norm: bool = True
     causal: bool = True
     tied: bool = False
@@ -81,9 +83,16 @@ class RegressorConfig(NetworkConfig):
     query_sees_itself: bool = True
     damping: float = 1.0
     init_std: float | None = None
+    activation: Literal["gelu", "arithmetic"] = "gelu"
+    start_token: bool = False
+    layout: Layout | None = None
+    registers: tuple[Register, ...] = ()
 
     def make(self) -> InContextRegressor:
-        return InContextRegressor(**dataclasses.asdict(self))
+        # Not `asdict`, which would take the dataclasses among the arguments apart.
+        return InContextRegressor(
+            **{field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        )
 
 
 # The first is meant where a file names none: those written before there was a second.
