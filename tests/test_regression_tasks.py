@@ -172,7 +172,8 @@ class TestContract:
         for arguments, message in wrong:
             with pytest.raises(UserError, match=message):
                 task.draw(*arguments)
-        assert task.draw(np.int64(3), np.int64(4), generator()).y.shape == (3, 4)
+        counts: Any = np.array([3, 4])
+        assert task.draw(counts[0], counts[1], generator()).y.shape == (3, 4)
 
     def test_refuses_fields_of_another_kind(self, task: RegressionTask) -> None:
         assert dataclasses.is_dataclass(task)

@@ -17,7 +17,7 @@ from torch import Tensor
 from iclkit.analysis.distances import Truth, right_answers, squared_difference
 from iclkit.analysis.intervals import Curve, Interval, cell, ratio
 from iclkit.analysis.naming import named, written
-from iclkit.analysis.questions import Questions, answers, ask, check_asked
+from iclkit.analysis.questions import Questions, answers, ask, check_asked, seeded
 from iclkit.analysis.table import Table, markdown
 from iclkit.errors import UserError, unknown
 from iclkit.learners import RegressionLearner, as_learner, bayes
@@ -262,8 +262,8 @@ def compare(
         scale: What squared differences are divided by; the dimension of the inputs if None.
 
     Raises:
-        UserError: No learner, two of one name, or one that does not take such episodes; a scale that is not
-            positive.
+        UserError: No learner, two of one name, one that is called as the reference is, or one that does not
+            take such episodes; a seed that is none, or a scale that is not positive.
     """
     if scale is not None and not 0 < scale < math.inf:
         raise UserError(f"scale must be positive, given {scale}")
@@ -271,9 +271,13 @@ def compare(
     judged = named(learners)
     exact = reference if reference is not None else known_bayes(task)
     if exact is not None:
-        judged = {name: learner for name, learner in judged.items() if name != BAYES}
+        if BAYES in judged:
+            raise UserError(
+                f"a learner is called {BAYES!r}, the name of the exact reference; give it another, or give it "
+                "as the reference"
+            )
         judged[BAYES] = as_learner(exact)
-    asked = ask(task, points, episodes, torch.Generator().manual_seed(seed))
+    asked = ask(task, points, episodes, seeded(seed))
     predictions = {name: _answers(name, learner, asked) for name, learner in judged.items()}
     known = BAYES if exact is not None else None
     return Comparison(task, judged, asked, predictions, known, float(task.dim if scale is None else scale))

@@ -14,7 +14,7 @@ from iclkit.analysis.fitting import Estimate
 from iclkit.analysis.identify import identify
 from iclkit.analysis.intervals import Curve
 from iclkit.analysis.prompts import Prompts
-from iclkit.analysis.questions import answers, ask
+from iclkit.analysis.questions import answers, ask, seeded
 from iclkit.analysis.table import Table
 from iclkit.analysis.targets import Target
 from iclkit.errors import UserError
@@ -150,7 +150,7 @@ def ridge_diagonal(
         found = identify(learners[ratio], task, points, episodes, seed, families=["ridge"])
         fitted.append(found.nearest.parameters["penalty"])
 
-        asked = ask(task, points, episodes, torch.Generator().manual_seed(seed))
+        asked = ask(task, points, episodes, seeded(seed))
         sizes = asked.context_sizes
         target = Target.of(answers(as_learner(learners[ratio]), asked).double(), sizes)
         prompts, family = Prompts.of(asked, slice(None)), ridge(task, points)

@@ -15,7 +15,7 @@ from iclkit.analysis.identification import Identification, Match, together
 from iclkit.analysis.intervals import RESAMPLES, Curve
 from iclkit.analysis.naming import name_of
 from iclkit.analysis.prompts import Prompts
-from iclkit.analysis.questions import Questions, answers, ask
+from iclkit.analysis.questions import Questions, answers, ask, check_asked, seeded
 from iclkit.analysis.slow_families import SLOW_FAMILIES
 from iclkit.analysis.targets import Target
 from iclkit.errors import UserError, unknown
@@ -83,6 +83,7 @@ def identify(
     judged = as_learner(learner)
     called = name or name_of(judged)
     count = min(40, 40 if judged.limit is None else judged.limit + 1) if points is None else points
+    check_asked(task, count, episodes)
     fresh = _FRESH * episodes if fresh is None else fresh
     if count < 2 or min(episodes, fresh) < 16:
         raise UserError(
@@ -95,7 +96,7 @@ def identify(
         raise UserError(f"context_sizes must lie in 0..{count - 1}, given {sizes}")
     chosen = _families(families, task, count)
 
-    asked = _typed(ask(task, count, episodes + fresh, torch.Generator().manual_seed(seed)), dtype)
+    asked = _typed(ask(task, count, episodes + fresh, seeded(seed)), dtype)
     target = Target.of(_ask(judged, called, asked), tuple(sizes))
     fitting, measuring = slice(0, episodes), slice(episodes, episodes + fresh)
     measured = target.part(measuring)

@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from iclkit.analysis.intervals import Curve, Interval, ratio
-from iclkit.analysis.questions import check_asked
+from iclkit.analysis.questions import check_asked, moved
 from iclkit.errors import UserError
 from iclkit.learners import LinearLearner, RegressionLearner, as_learner
 from iclkit.tasks import RegressionTask
@@ -117,7 +117,8 @@ def implicit_weights(
     fit = queries.shape[1] // 2
     if isinstance(learner, LinearLearner):
         with torch.no_grad():
-            weights = learner.weights(x, y).double()
+            seen, targets = moved(learner, x, y)
+            weights = learner.weights(seen, targets).to(said)
     else:
         # The queries are the same after every prefix, so one pseudo-inverse an episode fits them all.
         weights = said[..., :fit] @ torch.linalg.pinv(queries[:, :fit].double()).mT
@@ -140,5 +141,6 @@ def _predictions(
     with torch.no_grad():
         for rows in torch.arange(len(x)).split(max(1, _ROWS // (points * queries.shape[1]))):
             asked = queries[rows, None].expand(-1, points, -1, -1)
-            parts.append(learner.predict_queries(x[rows], y[rows], asked).double())
+            seen, targets, asked = moved(learner, x[rows], y[rows], asked)
+            parts.append(learner.predict_queries(seen, targets, asked).to(x.device).double())
     return torch.cat(parts)

@@ -6,6 +6,7 @@ Shape letters: B episodes, N queries (one after each prefix 0, 1, ..., N - 1), d
 from __future__ import annotations
 
 from dataclasses import dataclass
+from numbers import Integral
 
 import torch
 from jaxtyping import Float
@@ -72,6 +73,17 @@ def ask(
     return Questions(pairs.x, pairs.y, queries, truth, truth + (pairs.y - pairs.law(pairs.x)), pairs.law)
 
 
+def seeded(seed: int) -> torch.Generator:
+    """A generator with a seed.
+
+    Raises:
+        UserError: No whole number, or one that is too large.
+    """
+    if not isinstance(seed, Integral) or not 0 <= seed < 2**63:
+        raise UserError(f"seed must be a whole number in 0..2^63-1, given {seed!r}")
+    return torch.Generator().manual_seed(int(seed))
+
+
 def check_asked(task: RegressionTask, points: int, episodes: int) -> None:
     """Refuse what no episodes can be drawn of; raises as `ask`."""
     if not isinstance(task, RegressionTask):
@@ -79,11 +91,14 @@ def check_asked(task: RegressionTask, points: int, episodes: int) -> None:
             f"task must be a regression task like LinearRegression(dim=8), given {type(task).__name__}"
         )
     if not (isinstance(points, int) and isinstance(episodes, int) and points >= 1 and episodes >= 2):
-        raise UserError(f"points must be at least 1 and episodes at least 2, given {points} and {episodes}")
+        raise UserError(
+            "points must be at least 1 and episodes at least 2, in whole numbers, "
+            f"given {points} and {episodes}"
+        )
 
 
 def answers(learner: RegressionLearner, asked: Questions) -> Float[Tensor, "B N"]:
-    """A learner's predictions at the queries.
+    """A learner's predictions at the queries, asked where the learner is and answered where the questions are.
 
     Raises:
         UserError: The learner does not take such episodes.
@@ -91,9 +106,16 @@ def answers(learner: RegressionLearner, asked: Questions) -> Float[Tensor, "B N"
     parts = []
     with torch.no_grad():
         for rows in torch.arange(len(asked.x)).split(_AT_ONCE):
-            x, y = asked.x[rows], asked.y[rows]
+            x, y = moved(learner, asked.x[rows], asked.y[rows])
             if asked.queries is asked.x:
-                parts.append(learner.predict(x, y))
+                said = learner.predict(x, y)
             else:
-                parts.append(learner.predict_queries(x, y, asked.queries[rows, :, None])[..., 0])
+                (queries,) = moved(learner, asked.queries[rows, :, None])
+                said = learner.predict_queries(x, y, queries)[..., 0]
+            parts.append(said.to(asked.x.device))
     return torch.cat(parts)
+
+
+def moved(learner: RegressionLearner, *tensors: Tensor) -> tuple[Tensor, ...]:
+    """Tensors where the learner takes them: one whose weights are on a GPU is asked there."""
+    return tensors if learner.device is None else tuple(tensor.to(learner.device) for tensor in tensors)

@@ -11,6 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from iclkit.analysis.intervals import Curve, cell
+from iclkit.analysis.questions import moved, seeded
 from iclkit.analysis.table import Table
 from iclkit.errors import UserError
 from iclkit.learners import ProbabilisticLearner
@@ -113,7 +114,7 @@ def calibrate_regressor(
             f"context_sizes must be at least one number of pairs and episodes at least 2, given {sizes} and "
             f"{episodes}"
         )
-    pairs = task.draw(episodes, sizes[-1] + 1, torch.Generator().manual_seed(seed))
+    pairs = task.draw(episodes, sizes[-1] + 1, seeded(seed))
     with torch.no_grad():
         parts = [
             _judged(learner, x, y, sizes)
@@ -125,12 +126,13 @@ def calibrate_regressor(
 
 def _judged(learner: ProbabilisticLearner, x: Tensor, y: Tensor, sizes: list[int]) -> tuple[Tensor, Tensor]:
     """F(y_n) and log p(y_n) after some prefixes, both [B, P]."""
+    own, (x, y) = y.device, moved(learner, x, y)
     if isinstance(learner, TrainedProbabilisticRegressor):
         # Each prefix may be a pass of its own, so none is asked that nobody looks at.
         said, target = learner.distribution_queries(x, y, x[:, sizes, None], sizes), y[:, sizes, None]
-        return said.cdf(target)[..., 0], said.log_prob(target)[..., 0]
+        return said.cdf(target)[..., 0].to(own), said.log_prob(target)[..., 0].to(own)
     said = learner.distribution(x, y)
-    return said.cdf(y)[:, sizes], said.log_prob(y)[:, sizes]
+    return said.cdf(y)[:, sizes].to(own), said.log_prob(y)[:, sizes].to(own)
 
 
 def _blind(y: Float[Tensor, "B N"], sizes: list[int]) -> Float[Tensor, "B P"]:

@@ -14,7 +14,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from iclkit.analysis.intervals import Curve
-from iclkit.analysis.questions import Questions, ask
+from iclkit.analysis.questions import Questions, ask, moved
 from iclkit.errors import UserError
 from iclkit.learners import LinearLearner, RegressionLearner, as_learner
 from iclkit.tasks import RegressionTask
@@ -118,10 +118,11 @@ def sensitivities(learner: RegressionLearner, asked: Questions) -> Float[Tensor,
     """
     if isinstance(learner, LinearLearner):
         with torch.no_grad():
-            return learner.weights(asked.x, asked.y).double()
+            x, y = moved(learner, asked.x, asked.y)
+            return learner.weights(x, y).to(asked.x.device).double()
     parts = []
     for rows in torch.arange(len(asked.x)).split(max(1, _ROWS // asked.x.shape[1])):
-        x, y, queries = asked.x[rows], asked.y[rows], asked.queries[rows, :, None]
+        x, y, queries = moved(learner, asked.x[rows], asked.y[rows], asked.queries[rows, :, None])
         with torch.enable_grad():
             queries = queries.clone().requires_grad_()
             predictions = learner.predict_queries(x, y, queries)
@@ -130,7 +131,7 @@ def sensitivities(learner: RegressionLearner, asked: Questions) -> Float[Tensor,
                 parts.append(torch.autograd.grad(predictions.sum(), queries)[0][:, :, 0])
                 continue
         parts.append(_differences(learner, x, y, queries.detach()))
-    return torch.cat(parts).double()
+    return torch.cat(parts).to(asked.x.device).double()
 
 
 def _differences(

@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from iclkit.analysis.compare import Comparison
 from iclkit.analysis.intervals import Curve, Interval, cell
 from iclkit.analysis.linear_weights import ImplicitWeights, implicit_weights
-from iclkit.analysis.questions import Questions
+from iclkit.analysis.questions import Questions, seeded
 from iclkit.analysis.sensitivities import cosine, sensitivities
 from iclkit.analysis.table import Table
 
@@ -88,7 +87,7 @@ def compare_weights(
     task, asked = comparison.task, comparison.asked
     count = min(episodes, len(asked.x))
     some = Questions(asked.x[:count], asked.y[:count], asked.queries[:count], None, asked.targets[:count], None)
-    generator = torch.Generator().manual_seed(seed)
+    generator = seeded(seed)
     fresh = task.inputs(count, queries or 8 * task.dim, generator).to(asked.x)
     learners = comparison.learners.items()
     return WeightComparison(

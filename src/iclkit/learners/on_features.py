@@ -33,6 +33,11 @@ class OnFeatures(RegressionLearner):
         if not callable(self.features):
             raise UserError(f"features must be a function of x, given {type(self.features).__name__}")
 
+    @property
+    def device(self) -> torch.device | None:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """Where the other learner's arguments must be."""
+        return self.learner.device
+
     def _predict(self, x: Tensor, y: Tensor) -> Tensor:
         return self.learner.predict(self.features(x), y)
 
@@ -41,7 +46,7 @@ class OnFeatures(RegressionLearner):
 
 
 @dataclass(frozen=True)
-class ProbabilisticOnFeatures(OnFeatures, ProbabilisticLearner):
+class ProbabilisticOnFeatures(OnFeatures, ProbabilisticLearner):  # pyright: ignore[reportIncompatibleVariableOverride]
     """`OnFeatures` for a learner that knows how sure it is.
 
     Args:

@@ -27,6 +27,8 @@ class RegressionLearner(ABC):
     """The dimension of the inputs that it takes; None for any."""
     limit: int | None = None
     """The longest context that it takes; None for any."""
+    device: torch.device | None = None
+    """Where its arguments must be; None for anywhere."""
 
     @abstractmethod
     def _predict(self, x: Float[Tensor, "B N d"], y: Float[Tensor, "B N"]) -> Float[Tensor, "B N"]:
@@ -157,6 +159,13 @@ class CallableLearner(RegressionLearner):
         self.function = function
         self.name = name or getattr(function, "__name__", type(function).__name__)
 
+    @property
+    def device(self) -> torch.device | None:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """Where the parameters are if it is a module, or the method of one."""
+        owner = getattr(self.function, "__self__", self.function)
+        parameter = next(owner.parameters(), None) if isinstance(owner, torch.nn.Module) else None
+        return None if parameter is None else parameter.device
+
     def _predict(self, x: Float[Tensor, "B N d"], y: Float[Tensor, "B N"]) -> Float[Tensor, "B N"]:
         found = self.function(x, y)
         if not isinstance(found, Tensor) or found.shape != y.shape:
@@ -217,6 +226,11 @@ def check_pairs(x: Any, y: Any, dim: int | None = None, limit: int | None = None
         )
     if x.dtype != y.dtype:
         raise UserError(f"x and y must have one type, given {x.dtype} and {y.dtype}")
+    if x.is_meta or y.is_meta:
+        raise UserError(
+            "x and y must hold numbers, given tensors on the meta device, which holds shapes alone; "
+            "load them, and what predicts, on another: cpu"
+        )
     if x.device != y.device:
         raise UserError(f"x and y must be on one device, given {x.device} and {y.device}")
     if len(x) < 1:

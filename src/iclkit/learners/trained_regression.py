@@ -76,6 +76,11 @@ class TrainedRegressor(RegressionLearner):
         """The longest context that it takes: that of the training, unless longer ones are allowed."""
         return None if self.allow_longer else self.network.max_points
 
+    @property
+    def device(self) -> torch.device:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """Where the network is, and its arguments must be."""
+        return next(self.network.parameters()).device
+
     def _predict(self, x: Float[Tensor, "B N d"], y: Float[Tensor, "B N"]) -> Float[Tensor, "B N"]:
         return self._mean(self._say(x, y)).to(y)
 
@@ -134,11 +139,10 @@ class TrainedRegressor(RegressionLearner):
         return _Said(torch.cat(outputs).double().unflatten(0, (batch, count)), (mean, std))
 
     def _check_device(self, x: Tensor) -> None:
-        device = next(self.network.parameters()).device
-        if x.device != device:
+        if x.device != self.device:
             raise UserError(
-                f"x of shape {list(x.shape)} is on {x.device}, {self.name or 'the network'} on {device}; "
-                f"move one of them: x.to({str(device)!r})"
+                f"x of shape {list(x.shape)} is on {x.device}, {self.name or 'the network'} on {self.device}; "
+                f"move one of them: x.to({str(self.device)!r})"
             )
 
     @property
