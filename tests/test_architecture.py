@@ -41,6 +41,7 @@ FACES = {
     "data",
     "delimited",
     "estimators",
+    "identifying",
     "__main__",
     "__init__",
 }

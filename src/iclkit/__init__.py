@@ -6,8 +6,8 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from iclkit.analysis.identify import identify
     from iclkit.comparing import compare
+    from iclkit.identifying import identify
     from iclkit.training.models import load
 
 __version__ = "0.1.0"
@@ -15,7 +15,7 @@ __version__ = "0.1.0"
 # Public functions and where they live; imported on first use (PEP 562), so that a bare import is cheap.
 _FUNCTIONS = {
     "compare": "iclkit.comparing",
-    "identify": "iclkit.analysis.identify",
+    "identify": "iclkit.identifying",
     "load": "iclkit.training.models",
 }
 _PACKAGES = (

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from iclkit.cli.specs import parse_learner, parse_task
+from iclkit.cli.specs import learner_of, task_of
 
 if TYPE_CHECKING:
     from iclkit.analysis.compare import Comparison
@@ -42,15 +42,9 @@ def compare(
     if isinstance(learners, str):
         learners = [learners]
     if isinstance(learners, Mapping):
-        judged: Any = {name: resolve(learner) for name, learner in learners.items()}
+        judged: Any = {name: learner_of(learner) for name, learner in learners.items()}
     elif isinstance(learners, Sequence):
-        judged = [resolve(learner) for learner in learners]
+        judged = [learner_of(learner) for learner in learners]
     else:
         judged = learners  # refused below
-    chosen = parse_task(task) if isinstance(task, str) else task
-    return measure(judged, chosen, points, episodes, seed, **options)
-
-
-def resolve(learner: Any) -> Any:
-    """The learner that a text names; anything else as it is."""
-    return parse_learner(learner) if isinstance(learner, str) else learner
+    return measure(judged, task_of(task), points, episodes, seed, **options)

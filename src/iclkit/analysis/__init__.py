@@ -3,7 +3,7 @@
 from iclkit.analysis.calibration import Calibration, calibrate
 from iclkit.analysis.compare import Comparison
 from iclkit.analysis.density import CONTEXT_SIZES, Divergence, kl_by_context, log_likelihood_by_context
-from iclkit.analysis.distances import excess_risk, spd
+from iclkit.analysis.distances import error, excess_risk, spd
 from iclkit.analysis.interpolation import interpolate, match_scale
 from iclkit.analysis.intervals import Curve, Interval
 from iclkit.analysis.linear_weights import ilwd
@@ -22,6 +22,7 @@ __all__ = [
     "classifier_test",
     "compare_shifts",
     "energy_distance",
+    "error",
     "excess_risk",
     "gradient_alignment",
     "ilwd",

@@ -80,6 +80,16 @@ def parse_learner(text: str) -> RegressionLearner:
     return _build(_tree(text, "learner"), kinds, "learner")
 
 
+def learner_of(value: Any) -> Any:
+    """The learner that a text names; anything else as it is. Raises as `parse_learner`."""
+    return parse_learner(value) if isinstance(value, str) else value
+
+
+def task_of(value: Any) -> Any:
+    """The task that a text names; anything else as it is. Raises as `parse_task`."""
+    return parse_task(value) if isinstance(value, str) else value
+
+
 def _regression(learner: Any, name: str) -> RegressionLearner:
     from iclkit.learners import RegressionLearner
 
@@ -145,28 +155,55 @@ def _build(tree: ast.expr, kinds: Mapping[str, Callable[..., Any]], what: str) -
         positional = [_value(node, found) for node in tree.args]
         keywords = {str(pair.arg): _value(pair.value, found) for pair in tree.keywords}
     make = kinds[found]
-    accepted = list(inspect.signature(make).parameters)
+    signature = inspect.signature(make)
+    accepted = list(signature.parameters)
     for keyword in keywords:
         if keyword not in accepted:
             raise unknown(f"argument of {found}", keyword, accepted)
-    for keyword, value in [*zip(accepted, positional, strict=False), *keywords.items()]:
-        _check_kind(inspect.signature(make).parameters[keyword], value, found)
+    try:
+        given = signature.bind(*positional, **keywords).arguments
+    except TypeError:  # too many, one twice, or one missing
+        raise UserError(f"{found} takes {_takes(signature)}, given {ast.unparse(tree)}") from None
+    for name, value in given.items():
+        _check_kind(signature.parameters[name], value, found)
     try:
         return make(*positional, **keywords)
-    except TypeError as error:
-        raise UserError(f"{found} takes ({', '.join(accepted)}): {error}") from None
+    except (TypeError, AttributeError):
+        raise UserError(f"{found} takes {_takes(signature)}, not {ast.unparse(tree)}") from None
+
+
+def _takes(signature: inspect.Signature) -> str:
+    """The arguments as one would write them: "(penalty)", "(k, weights='uniform')"."""
+    empty = inspect.Parameter.empty
+    parameters = signature.parameters.values()
+    return f"({', '.join(p.name if p.default is empty else f'{p.name}={p.default!r}' for p in parameters)})"
+
+
+_KINDS = {
+    "int": ((int,), "a whole number"),
+    "float": ((int, float), "a number"),
+    "str": ((str,), "text"),
+    "bool": ((bool,), "True or False"),
+    "None": ((type(None),), "None"),
+    "list": ((tuple,), "a list (a, b, ...)"),
+}
+_LISTS = ("Sequence[", "tuple[", "list[")
+# What no text can say, so that it need not be mentioned.
+_UNWRITTEN = ("Tensor", "Callable", "Float[")
 
 
 def _check_kind(parameter: inspect.Parameter, value: Any, owner: str) -> None:
-    """Refuse what a field of one simple type cannot hold; what holds several kinds is left to the class."""
+    """Refuse what a field of simple types cannot hold; what holds other kinds is left to the class."""
     from iclkit.tasks import RegressionTask
 
-    accepted, what = {
-        "int": (int, "a whole number"),
-        "float": ((int, float), "a number"),
-        "RegressionTask": (RegressionTask, "a task"),
-    }.get(parameter.annotation, (object, ""))
-    if not isinstance(value, accepted):
+    kinds = {**_KINDS, "RegressionTask": ((RegressionTask,), "a task")}
+    parts = [part.strip() for part in str(parameter.annotation).split("|")]
+    parts = ["list" if part.startswith(_LISTS) else part for part in parts if not part.startswith(_UNWRITTEN)]
+    if not parts or any(part not in kinds for part in parts):
+        return
+    accepted = tuple(kind for part in parts for kind in kinds[part][0])
+    if not isinstance(value, accepted) or (isinstance(value, bool) and bool not in accepted):
+        what = " or ".join(kinds[part][1] for part in parts)
         raise UserError(f"{parameter.name} of {owner} must be {what}, given {value!r}")
 
 
