@@ -118,7 +118,7 @@ def test_the_network_is_asked_in_standard_units_of_the_context() -> None:
     inputs = [np.hstack([(v - x.mean(0)) / scale[0], pad[: len(v)]]) for v in (x, points)]
     tensors = [torch.tensor(v, dtype=torch.float32)[None] for v in (inputs[0], (y - y.mean()) / scale[1])]
     outputs = learner.network.queries(
-        *tensors, torch.tensor(inputs[1], dtype=torch.float32)[None, None], torch.tensor([len(x)])
+        tensors[0], tensors[1], torch.tensor(inputs[1], dtype=torch.float32)[None, None], torch.tensor([len(x)])
     )[0, 0]
     logits, means, _ = outputs.double().numpy().reshape(3, 3, 2).swapaxes(0, 1)
     weights = np.exp(logits) / np.exp(logits).sum(-1, keepdims=True)
@@ -270,6 +270,19 @@ def test_chosen_columns_and_rows(run: Run) -> None:
     assert header[:3] == ["c", "a", "y"]
     chosen = np.sort(np.random.default_rng(3).choice(40, 10, replace=False))
     np.testing.assert_array_equal(values[:, :3], np.column_stack([x[:, 2], x[:, 0], y])[chosen])
+
+
+def test_columns_of_one_name_are_chosen_by_numbers_in_both_files(run: Run) -> None:
+    x, y = table(12, 2)
+    write_csv("rows.csv", np.column_stack([x, y]), "a,a,y")
+    code, _, err = run("regress", "predict", "rows.csv", "--target", "y", "--points", "rows.csv")
+    assert code == 2
+    assert "rows.csv has 2 columns 'a'; choose by numbers from 1" in err
+    code, out, _ = run(
+        "regress", "predict", "rows.csv", "--target", "y", "--columns", 2, 1, "--points", "rows.csv"
+    )
+    assert code == 0
+    np.testing.assert_array_equal(read_csv(out)[1][:, :2], x[:, [1, 0]])
 
 
 def test_longer_tables(run: Run) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from iclkit.cli import output
 from iclkit.cli.parser import Parser
+from iclkit.errors import UserError
 
 
 def run(argv: list[str]) -> None:
@@ -18,6 +19,8 @@ def run(argv: list[str]) -> None:
     parser.add_argument("--out", type=Path, metavar="FILE", help="file to write (default: the model's card.md)")
     parser.add_argument("--datasets", type=int, default=500, help="held-out data sets (default: 500)")
     given = parser.parse(argv)
+    if given.datasets < 2:
+        raise UserError(f"--datasets must be at least 2, given {given.datasets}; an interval needs as many")
     output.check(given.out, True, [])
 
     from iclkit.report.card import write_card

@@ -41,7 +41,7 @@ def run(argv: list[str]) -> None:
     learner, task = model_and_task(given)
     from iclkit.analysis.compare import compare
 
-    judged = beside(learner, given.learners, _OTHERS)
+    judged = beside(given.model, learner, given.learners, _OTHERS)
     found = compare(judged, task, context_points(given, learner), given.episodes, given.seed)
     tables = found.tables()
     if given.weights:
@@ -95,10 +95,32 @@ def model_and_task(given: argparse.Namespace) -> tuple[Any, RegressionTask]:
     return learner, with_fields(own, dim=given.dim, noise_std=given.noise_std)
 
 
-def beside(learner: Any, given: Sequence[str], default: Sequence[str]) -> list[Any]:
-    """A learner with those that it is compared with; of the default ones, those that it is not itself."""
-    others = [parse_learner(text) for text in given or default]
-    return [learner, *(other for other in others if given or type(other) is not type(learner))]
+def beside(text: str, learner: Any, given: Sequence[str], default: Sequence[str]) -> dict[str, Any]:
+    """A learner with those that it is compared with; of the default ones, those that it is not itself.
+
+    Args:
+        text: How the learner was named.
+        learner: The learner.
+        given: Names of others.
+        default: Names of others where none was given.
+
+    Returns:
+        The learners by name; those of one name (two runs of one recipe) as they were typed.
+
+    Raises:
+        UserError: One that is named twice.
+    """
+    from iclkit.analysis.naming import name_of
+
+    others = [(other, parse_learner(other)) for other in given or default]
+    others = [(other, found) for other, found in others if given or type(found) is not type(learner)]
+    judged = [(text, learner), *others]
+    names = [name_of(found) for _, found in judged]
+    shown = [name if names.count(name) == 1 else typed for name, (typed, _) in zip(names, judged, strict=True)]
+    twice = next((name for name in shown if shown.count(name) > 1), None)
+    if twice is not None:
+        raise UserError(f"{twice} is named twice; name every learner once")
+    return {name: found for name, (_, found) in zip(shown, judged, strict=True)}
 
 
 def context_points(given: argparse.Namespace, learner: Any, default: int = 40) -> int:

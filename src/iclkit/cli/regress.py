@@ -60,7 +60,8 @@ def predict(argv: list[str]) -> None:
     else:
         points = read_table(
             given.points,
-            inputs.names,
+            # As they were chosen in DATA: by numbers, where names occur twice.
+            given.columns or inputs.names,
             len(inputs.names),
             MOST_POINTS,
             like=inputs,

@@ -28,7 +28,7 @@ def run(argv: list[str]) -> None:
     learner, task = model_and_task(given)
     from iclkit.analysis.shifts import compare_shifts
 
-    judged = beside(learner, given.learners, _OTHERS)
+    judged = beside(given.model, learner, given.learners, _OTHERS)
     points = context_points(given, learner, default=41)
     found = compare_shifts(judged, task, points, given.episodes, given.seed, given.shifts)
     tables = found.tables()

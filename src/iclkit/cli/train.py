@@ -65,7 +65,11 @@ def _parser() -> Parser:
     )
     parser.add_argument("--out", type=Path, metavar="DIR", help="folder of the run (default: runs/RECIPE)")
     parser.add_argument("--steps", type=int, metavar="S", help="updates; the schedule rescales")
-    parser.add_argument("--resume", action="store_true", help="go on from the folder's last checkpoint")
+    parser.add_argument(
+        "--resume",
+        action="store_true",
+        help="go on from the folder's last checkpoint, or start if it has none: a command that may be repeated",
+    )
     parser.add_argument("--stop-after", type=int, metavar="STEP", help="write a checkpoint there, and stop")
     parser.add_argument("--device", help="where to compute: cpu, cuda, ... (default: a GPU if there is one)")
     parser.add_argument("--quiet", action="store_true", help="show no progress")
