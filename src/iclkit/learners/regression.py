@@ -226,13 +226,13 @@ def check_pairs(x: Any, y: Any, dim: int | None = None, limit: int | None = None
         )
     if x.dtype != y.dtype:
         raise UserError(f"x and y must have one type, given {x.dtype} and {y.dtype}")
-    if x.is_meta or y.is_meta:
+    if x.device != y.device:
+        raise UserError(f"x and y must be on one device, given {x.device} and {y.device}")
+    if x.is_meta:
         raise UserError(
             "x and y must hold numbers, given tensors on the meta device, which holds shapes alone; "
             "load them, and what predicts, on another: cpu"
         )
-    if x.device != y.device:
-        raise UserError(f"x and y must be on one device, given {x.device} and {y.device}")
     if len(x) < 1:
         raise UserError(f"x must hold at least one episode, given {list(x.shape)}")
     if x.shape[1] < least:
