@@ -1,4 +1,4 @@
-"""What the hidden units of a block's perceptron compute; a new kind is one class and one line in `ACTIVATIONS`."""
+"""What the hidden units of a perceptron compute; a new kind is one class and one line in `ACTIVATIONS`."""
 
 from __future__ import annotations
 

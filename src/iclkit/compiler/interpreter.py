@@ -1,0 +1,159 @@
+"""The reference: runs a program in NumPy, in float64, for a batch of episodes and at every prefix.
+
+Shape letters: B episodes, N points, d dimension of x, C columns: the start column, one for each pair but the
+last, and one for each query.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from numpy.typing import NDArray
+from torch import Tensor
+
+from iclkit.compiler.operations import Aff, Div, Largest, Loop, Mov, Mul, Operation, Pairs, Previous, Raw, Where
+from iclkit.compiler.program import Program
+from iclkit.compiler.validate import validate
+from iclkit.learners.regression import RegressionLearner
+
+Array = NDArray[np.float64]
+
+
+def interpret(program: Program, x: Float[Array, "B N d"], y: Float[Array, "B N"]) -> dict[str, Array]:
+    """Run a program.
+
+    Args:
+        program: The program.
+        x: Inputs.
+        y: Targets; the last is not looked at.
+
+    Returns:
+        What every register holds at the end, [B, C, *shape]. Columns 0 to N - 1 are the start and the pairs but
+        the last, the N others the queries, of which number n has the pairs before n.
+
+    Raises:
+        UserError: A program that makes no sense.
+    """
+    shapes = validate(program)
+    return _run(program, program.body, shapes, np.asarray(x, float), np.asarray(y, float))
+
+
+@dataclass(frozen=True, eq=False)
+class Interpreted(RegressionLearner):
+    """A program as a learner, carried out by the interpreter.
+
+    Args:
+        program: The program.
+
+    Raises:
+        UserError: A program that makes no sense.
+    """
+
+    program: Program
+    dim: int = field(init=False)  # pyright: ignore[reportIncompatibleVariableOverride]
+    limit: int = field(init=False)  # pyright: ignore[reportIncompatibleVariableOverride]
+
+    def __post_init__(self) -> None:
+        validate(self.program)
+        object.__setattr__(self, "dim", self.program.dim)
+        object.__setattr__(self, "limit", self.program.points)
+
+    def _predict(self, x: Float[Tensor, "B N d"], y: Float[Tensor, "B N"]) -> Float[Tensor, "B N"]:
+        registers = interpret(self.program, x.double().cpu().numpy(), y.double().cpu().numpy())
+        return torch.from_numpy(registers[self.program.output][:, x.shape[1] :]).to(y)
+
+
+class _Columns:
+    """Which column sees which, and how operations read other columns."""
+
+    def __init__(self, points: int) -> None:
+        pairs, queries = np.arange(points), np.arange(points)
+        # The start column reads itself; a query with n pairs reads column n, which is pair n's (or the start's).
+        self.previous = np.concatenate([np.maximum(pairs - 1, 0), queries])
+        last = np.concatenate([pairs, queries])
+        self.seen = (pairs[1:] <= last[:, None]) if points > 1 else np.zeros((2 * points, 0), bool)
+
+    def read(self, where: Where, state: dict[str, Array], value: Array) -> Array:
+        if isinstance(where, Previous):
+            return value[:, self.previous]
+        points = len(self.seen) // 2
+        if isinstance(where, Pairs):
+            weights = self.seen.astype(float)[None]
+        else:
+            assert isinstance(where, Largest)
+            query, key, plus = (state[name] for name in where.reads)
+            flat = (*query.shape[:2], -1)
+            scores = query.reshape(flat) @ key.reshape(flat)[:, 1:points].swapaxes(1, 2)
+            scores = np.where(self.seen, scores + plus[:, None, 1:points], -np.inf)
+            largest = scores.max(-1, keepdims=True, initial=-np.inf)
+            weights = (self.seen & (scores == largest)).astype(float)
+        # The start column takes what the pairs leave: all of it where there is none.
+        weights = weights / np.maximum(weights.sum(-1, keepdims=True), 1.0)
+        weights = np.concatenate([1 - weights.sum(-1, keepdims=True).round(), weights], -1)
+        rows = value[:, :points].reshape(len(value), points, -1)
+        return (weights @ rows).reshape(value.shape)
+
+
+def _run(program: Program, body: Sequence, shapes: dict, x: Array, y: Array) -> dict[str, Array]:
+    batch, points = y.shape
+    pairs_x = np.concatenate([np.zeros_like(x[:, :1]), x[:, :-1], x], 1)
+    pairs_y = np.concatenate([np.zeros_like(y[:, :1]), y[:, :-1], np.zeros_like(y)], 1)
+    state = {"x": pairs_x, "y": pairs_y}
+    for name, value in program.initial.items():
+        state[name] = np.broadcast_to(value, (batch, 2 * points, *value.shape)).copy()
+    columns = _Columns(points)
+
+    def walk(statements: Sequence) -> None:
+        for statement in statements:
+            if isinstance(statement, Loop):
+                for _ in range(statement.times):
+                    walk(statement.body)
+            else:
+                state[statement.target] = _evaluate(statement, state, columns)
+
+    walk(body)
+    return state
+
+
+def _evaluate(operation: Operation, state: dict[str, Array], columns: _Columns) -> Array:
+    if isinstance(operation, Mov):
+        return columns.read(operation.where, state, state[operation.source])
+    if isinstance(operation, Mul):
+        left, right, product = operation.labels()
+        spec = f"...{left},...{right}->...{product}"
+        return np.einsum(spec, state[operation.left], state[operation.right])
+    if isinstance(operation, Div):
+        source = state[operation.source]
+        divisor = state[operation.divisor]
+        return source / divisor.reshape(divisor.shape + (1,) * (source.ndim - 2))
+    if isinstance(operation, Aff):
+        return _affine(operation, state)
+    assert isinstance(operation, Raw)
+    parts = []
+    for name, matrix in ((operation.read, operation.read_matrix), (operation.own, operation.own_matrix)):
+        value = state[name]
+        value = columns.read(operation.where, state, value) if name is operation.read and not parts else value
+        value = value.reshape(*value.shape[:2], -1)
+        parts.append(value if matrix is None else value @ np.atleast_2d(np.asarray(matrix, float)).T)
+    result = parts[0] + parts[1] if operation.star == "+" else parts[0] * parts[1]
+    if operation.out_matrix is not None:
+        result = result @ np.atleast_2d(np.asarray(operation.out_matrix, float)).T
+    return result if operation.to is None else result.reshape(*result.shape[:2], *operation.to)
+
+
+def _affine(operation: Aff, state: dict[str, Array]) -> Array:
+    shape = operation.shape({name: value.shape[2:] for name, value in state.items()})
+    lead = state["y"].shape
+    total = np.broadcast_to(np.asarray(operation.constant, float), (*lead, *shape)).copy()
+    for name in operation.terms:
+        coefficient = np.asarray(operation.terms[name], float)
+        if coefficient.ndim == 0:
+            total += coefficient * state[name]
+        else:
+            flat = state[name].reshape(*lead, -1)
+            total += (flat @ coefficient.T).reshape(total.shape)
+    return total

@@ -1,0 +1,193 @@
+"""Learning algorithms as programs, each readable from top to bottom. A new one is a function and a line in
+`PROGRAMS`.
+
+In a loop every column takes over from the column before it: after n passes the first n pairs are right, and
+what more passes change is nothing. So the query, after one pass more than it has pairs, is right at every prefix.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from iclkit.compiler.operations import Aff, Div, Largest, Loop, Mov, Mul, Pairs, Previous
+from iclkit.compiler.program import Program
+from iclkit.errors import UserError
+
+
+def averaging(dim: int, points: int) -> Program:
+    """The prediction wᵀx with w the mean of x y over the context: what `learners.Averaging` does.
+
+    Args:
+        dim: Dimension of x.
+        points: Longest context.
+    """
+    return Program(
+        "averaging",
+        dim,
+        points,
+        [
+            Mul("xy", "x", "y", "i,->i"),
+            Mov("w", "xy", Pairs()),
+            Mul("prediction", "w", "x", "i,i->"),
+        ],
+    )
+
+
+def sgd(
+    dim: int, points: int, rate: float = 0.01, weight_decay: float = 0.0, steps: int | None = None
+) -> Program:
+    """Stochastic gradient descent, a step for each pair: w ← w - 2α (x (wᵀx - y) + λ w).
+
+    Without decay and with as many steps as pairs it is `learners.OnePassSGD`. The sign of λ w is that of the
+    gradient of (wᵀx - y)² + λ ‖w‖²; the paper's appendix has it the other way round.
+
+    Args:
+        dim: Dimension of x.
+        points: Longest context.
+        rate: α.
+        weight_decay: λ.
+        steps: How many of the latest pairs are used, a step for each; all if None.
+
+    Raises:
+        UserError: A rate that is not positive, a negative decay, or fewer than one step.
+
+    Source: Akyürek et al. (2022), theorem 1.
+    """
+    _check_positive("rate", rate)
+    _check_not_negative("weight_decay", weight_decay)
+    if steps is not None and not 1 <= steps <= points:
+        raise UserError(f"steps must lie in 1..{points}, one a pair, given {steps}")
+    body = (
+        Mov("w", "w", Previous()),
+        Mul("prediction", "w", "x", "i,i->"),
+        Aff("residual", {"prediction": 1, "y": -1}),
+        Mul("gradient", "x", "residual", "i,->i"),
+        Aff("w", {"w": 1 - 2 * rate * weight_decay, "gradient": -2 * rate}),
+    )
+    # The last pass reads what the steps have made.
+    passes = (points if steps is None else steps) + 1
+    return Program("sgd", dim, points, [Loop(passes, body)], {"w": np.zeros(dim)})
+
+
+def gradient_descent(dim: int, points: int, steps: int = 1, rate: float = 0.5) -> Program:
+    """Gradient descent on half the mean squared error of the context, as `learners.GradientDescent`.
+
+    The error's gradient is G w - b with G the mean of x xᵀ and b that of x y. Both are read once; then every
+    column descends by itself, whatever its context.
+
+    Args:
+        dim: Dimension of x.
+        points: Longest context.
+        steps: How many.
+        rate: η.
+
+    Raises:
+        UserError: A rate that is not positive, or fewer than one step.
+    """
+    _check_positive("rate", rate)
+    if steps < 1:
+        raise UserError(f"steps must be at least 1, given {steps}")
+    step = (
+        Mul("Gw", "G", "w", "ij,j->i"),
+        Aff("w", {"w": 1, "Gw": -rate, "b": rate}),
+    )
+    return Program(
+        "gradient-descent",
+        dim,
+        points,
+        [
+            Mul("xx", "x", "x", "i,j->ij"),
+            Mul("xy", "x", "y", "i,->i"),
+            Mov("G", "xx", Pairs()),
+            Mov("b", "xy", Pairs()),
+            Loop(steps, step),
+            Mul("prediction", "w", "x", "i,i->"),
+        ],
+        {"w": np.zeros(dim)},
+    )
+
+
+def ridge(dim: int, points: int, penalty: float = 0.1, largest: float | None = None) -> Program:
+    """Ridge regression over the whole context by the Sherman-Morrison identity, as `learners.Ridge(penalty)`.
+
+    P = (λI + Σ x xᵀ)⁻¹ and b = Σ x y go from pair to pair: with u = P x,
+
+        (P⁻¹ + x xᵀ)⁻¹ = P - u uᵀ / (1 + xᵀu),
+
+    and ŷ = xᵀP b = uᵀb for the x of the query.
+
+    Args:
+        dim: Dimension of x.
+        points: Longest context.
+        penalty: λ, positive.
+        largest: The largest 1 + xᵀP x that is divided by, at most 1 + ‖x‖²/λ; the target "standard" is right up
+            to it. If None, for ‖x‖² up to d + 6 √(2d) + 8, which a normal x rarely exceeds.
+
+    Raises:
+        UserError: A penalty that is not positive.
+
+    Source: Akyürek et al. (2022), theorem 2, for one example; for all of them as above.
+    """
+    _check_positive("penalty", penalty)
+    if largest is None:
+        largest = 1 + (dim + 6 * np.sqrt(2 * dim) + 8) / penalty
+    if not largest > 1:
+        raise UserError(f"largest must be above 1, given {largest}")
+    body = (
+        Mov("P", "P", Previous()),
+        Mov("b", "b", Previous()),
+        Mul("u", "P", "x", "ij,j->i"),
+        Mul("prediction", "u", "b", "i,i->"),
+        Mul("xPx", "x", "u", "i,i->"),
+        Aff("c", {"xPx": 1}, 1.0),
+        Mul("uu", "u", "u", "i,j->ij"),
+        # P is positive definite, so 1 + xᵀP x is at least 1.
+        Div("step", "uu", "c", least=1.0, most=float(largest)),
+        Aff("P", {"P": 1, "step": -1}),
+        Mul("xy", "x", "y", "i,->i"),
+        Aff("b", {"b": 1, "xy": 1}),
+    )
+    start = {"P": np.eye(dim) / penalty, "b": np.zeros(dim)}
+    return Program("ridge", dim, points, [Loop(points + 1, body)], start)
+
+
+def nearest_neighbor(dim: int, points: int) -> Program:
+    """The target of the nearest input of the context, as `learners.NearestNeighbors(1)`.
+
+    Of |q - x|² = |q|² - 2 (qᵀx - |x|²/2) the last part decides.
+
+    Args:
+        dim: Dimension of x.
+        points: Longest context.
+    """
+    return Program(
+        "nearest-neighbor",
+        dim,
+        points,
+        [
+            Mul("xx", "x", "x", "i,i->"),
+            Aff("shortness", {"xx": -0.5}),
+            Mov("prediction", "y", Largest("x", "x", "shortness")),
+        ],
+    )
+
+
+PROGRAMS: dict[str, Callable[..., Program]] = {
+    "averaging": averaging,
+    "gradient-descent": gradient_descent,
+    "nearest-neighbor": nearest_neighbor,
+    "ridge": ridge,
+    "sgd": sgd,
+}
+
+
+def _check_positive(name: str, value: float) -> None:
+    if not 0 < value < float("inf"):
+        raise UserError(f"{name} must be positive, given {value}")
+
+
+def _check_not_negative(name: str, value: float) -> None:
+    if not 0 <= value < float("inf"):
+        raise UserError(f"{name} must not be negative, given {value}")
