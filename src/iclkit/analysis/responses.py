@@ -33,8 +33,10 @@ def best_rate_descent(
     return geometric(spectrum.values, best_rate(counts, dim, *moments) / counts, steps)
 
 
-def corrected_descent(spectrum: Spectrum, steps: float, rate: float, gamma: float) -> Float[Tensor, "B N d"]:
-    """GD++."""
+def corrected_descent(
+    spectrum: Spectrum, steps: float, rate: float, gamma: float | Tensor
+) -> Float[Tensor, "B N d"]:
+    """GD++; γ may be one for each prefix."""
     # Along an eigenvector, with c what has become of the inputs and r of the residual, both 1 at first: a step
     # adds (η/n) c² r to f, takes the residual to (1 − (η/n) c² s) r and the inputs to (1 − γ c² s) c.
     step = rate / spectrum.counts.clamp(min=1)
