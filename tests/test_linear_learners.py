@@ -43,9 +43,9 @@ from iclkit.tasks import (
     Polynomials,
     QuadraticRegression,
     RegressionTask,
+    ReluNetworks,
     Scaled,
     Skewed,
-    SparseLinearRegression,
 )
 
 EPISODES, POINTS, DIM = 4, 12, 5
@@ -583,8 +583,8 @@ def test_bayes_of_noiseless_features_is_least_squares_on_them() -> None:
 
 
 def test_bayes_of_other_tasks_names_the_textbook_learners() -> None:
-    with pytest.raises(UserError, match=r"no exact reference is known for Sparse.*LeastSquares"):
-        bayes(Scaled(SparseLinearRegression()))
+    with pytest.raises(UserError, match=r"no exact reference is known for Relu.*LeastSquares"):
+        bayes(Scaled(ReluNetworks()))
     with pytest.raises(UserError, match="have no options, given particles"):
         bayes(LinearRegression(), particles=3)  # pyright: ignore[reportCallIssue]
 

@@ -12,18 +12,25 @@ from torch import Tensor
 from iclkit.errors import UserError
 from iclkit.learners import (
     REGRESSION_LEARNERS,
+    BayesLinear,
     LinearLearner,
+    PosteriorMixture,
     ProbabilisticLearner,
     RegressionLearner,
+    SparseBayesLinear,
     as_learner,
 )
 
 EPISODES, POINTS = 3, 7
+# With those that are made of others.
+LEARNERS = REGRESSION_LEARNERS | {
+    "PosteriorMixture": lambda: PosteriorMixture((BayesLinear(0.5), SparseBayesLinear(1, 0.3)), (2.0, 1.0))
+}
 
 
-@pytest.fixture(params=sorted(REGRESSION_LEARNERS))
+@pytest.fixture(params=sorted(LEARNERS))
 def learner(request: pytest.FixtureRequest) -> RegressionLearner:
-    return REGRESSION_LEARNERS[request.param]()
+    return LEARNERS[request.param]()
 
 
 def episodes(
@@ -51,7 +58,7 @@ def close(found: Tensor, expected: Tensor, tolerance: float = 1e-9) -> None:
 def test_is_a_frozen_dataclass_under_its_own_name(learner: RegressionLearner) -> None:
     assert dataclasses.is_dataclass(learner)
     assert type(learner).__dataclass_params__.frozen  # pyright: ignore[reportAttributeAccessIssue]
-    assert type(learner).__name__ in REGRESSION_LEARNERS
+    assert type(learner).__name__ in LEARNERS
     assert as_learner(learner) is learner
 
 

@@ -20,6 +20,7 @@ from iclkit.learners.nearest_neighbors import NearestNeighbors
 from iclkit.learners.on_features import OnFeatures, ProbabilisticOnFeatures
 from iclkit.learners.pool import PoolBayes
 from iclkit.learners.pool_posterior import PoolPosterior, SmoothedPoolPosterior
+from iclkit.learners.posterior_mixture import PosteriorMixture
 from iclkit.learners.regression import (
     CallableLearner,
     LinearLearner,
@@ -28,6 +29,7 @@ from iclkit.learners.regression import (
     as_learner,
 )
 from iclkit.learners.ridge import BayesLinear, Ridge
+from iclkit.learners.sparse_linear import SparseBayesLinear
 from iclkit.learners.trees import BoostedTrees, GreedyTree
 from iclkit.tasks import LinearPool
 
@@ -50,6 +52,7 @@ REGRESSION_LEARNERS: dict[str, Callable[[], RegressionLearner]] = {
     "GreedyTree": GreedyTree,
     "BoostedTrees": lambda: BoostedTrees(trees=10),  # 100 in publications
     "SmoothedPoolPosterior": lambda: SmoothedPoolPosterior(LinearPool(), 0.5, 0.1),
+    "SparseBayesLinear": lambda: SparseBayesLinear(2, 0.5),
 }
 
 __all__ = [
@@ -78,12 +81,14 @@ __all__ = [
     "OnePassSGD",
     "PoolBayes",
     "PoolPosterior",
+    "PosteriorMixture",
     "Predictive",
     "ProbabilisticLearner",
     "ProbabilisticOnFeatures",
     "RegressionLearner",
     "Ridge",
     "SmoothedPoolPosterior",
+    "SparseBayesLinear",
     "TrainedNetwork",
     "Zero",
     "as_learner",
