@@ -444,3 +444,45 @@ def test_contexts_past_learned_positions_are_refused(tokens: str) -> None:
     net = regressor(tokens=tokens, positions="learned")
     with pytest.raises(UserError, match="learned positions reach 6 pairs and a query"):
         net(*pairs(1, 9))
+
+
+WRONG_ARGUMENTS: dict[str, tuple[dict[str, Any], str]] = {
+    "dim": ({"x": torch.zeros(2, 4, 5)}, r"x must have shape \[episodes, points, 3\], given \[2, 4, 5\]"),
+    "axes": ({"x": torch.zeros(4, 3)}, r"x must have shape \[episodes, points, 3\], given \[4, 3\]"),
+    "y": ({"y": torch.zeros(2, 3)}, r"y must have shape \[2, 4\], as x has points, given \[2, 3\]"),
+    "list": ({"y": [[0.0] * 4] * 2}, "y must be a tensor, given list"),
+    "type": ({"x": torch.zeros(2, 4, 3).double()}, r"x must be torch.float32 on cpu, .* given torch.float64"),
+    "device": ({"y": torch.zeros(2, 4, device="meta")}, "y must be torch.float32 on cpu, .* on meta"),
+    "queries": (
+        {"queries": torch.zeros(2, 2, 3)},
+        r"queries must have shape \[2, prefixes, queries, 3\], .* given \[2, 2, 3\]",
+    ),
+    "queries' dim": ({"queries": torch.zeros(2, 2, 1, 4)}, r"given \[2, 2, 1, 4\]"),
+    "prefixes": ({"prefixes": [0, 1]}, "prefixes must be a tensor of whole numbers, given list"),
+    "real prefixes": ({"prefixes": torch.tensor([0.0, 1.0])}, "whole numbers, given torch.float32"),
+    "other prefixes": ({"prefixes": torch.tensor([1])}, r"shape \[2\] or \[2, 2\], .* given \[1\]"),
+}
+
+
+@pytest.mark.parametrize("config", [{}, {"tokens": "joined"}, {"causal": False}, {"backbone": "lstm"}], ids=str)
+@pytest.mark.parametrize("mistake", WRONG_ARGUMENTS)
+def test_wrong_arguments_are_told(config: dict[str, Any], mistake: str) -> None:
+    net = regressor(dtype=torch.float32, **config)
+    wrong, message = WRONG_ARGUMENTS[mistake]
+    right = {
+        "x": torch.zeros(2, 4, 3),
+        "y": torch.zeros(2, 4),
+        "queries": torch.zeros(2, 2, 1, 3),
+        "prefixes": torch.tensor([0, 4]),
+    }
+    given = {**right, **wrong}
+    with pytest.raises(UserError, match=message):
+        net.queries(**given)
+    if wrong.keys() <= {"x", "y"}:
+        with pytest.raises(UserError, match=message):
+            net(given["x"], given["y"])
+
+
+def test_no_points_are_told() -> None:
+    with pytest.raises(UserError, match=r"with at least 1 points, given \[2, 0, 3\]"):
+        regressor(dtype=torch.float32)(torch.zeros(2, 0, 3), torch.zeros(2, 0))

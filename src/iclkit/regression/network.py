@@ -27,6 +27,7 @@ from iclkit.networks import (
     Recurrent,
     Transformer,
 )
+from iclkit.regression.checks import check_pairs, check_queries
 from iclkit.regression.registers import Register
 from iclkit.regression.tokens import EMBEDDINGS, PairTokens
 
@@ -46,7 +47,8 @@ class InContextRegressor(Hooked):
     Linear attention over joined tokens as they are (`embedding="identity"`, `mlp_ratio=0`, `norm=False`,
     `bias=False`, `heads=1`) is the network of the theory: f = E + W_PV E (Eᵀ W_KQ E) / n for the columns E =
     (x_i, y_i) of n pairs and (x_q, 0) of the query, and the prediction is the last coordinate of the query's
-    column. (von Oswald et al. read its negative; the sign is a matter of W_PV.)
+    column. Von Oswald et al. read its negative (`negated`). In one layer the sign is a matter of W_PV; several can
+    descend only with the negative, for what moves the query moves the pairs, and their residuals must shrink.
 
     Args:
         dim: Dimension of x (d).
@@ -67,6 +69,7 @@ class InContextRegressor(Hooked):
             but with interleaved tokens learns slowly which y belongs to which x.
         embedding: "linear", "identity" (a token is its d + 1 numbers; read at the last) or "features" (the same
             behind a perceptron that maps x).
+        negated: Whether what is read at the last number is the negative of the prediction (von Oswald et al.).
         bias: Whether linear maps and norms have a bias.
         components: 0 for one output, the prediction; k for 3k, the logits, means and log standard deviations of
             a mixture of k Gaussians for y.
@@ -119,6 +122,7 @@ class InContextRegressor(Hooked):
         start_token: bool = False,
         layout: Layout | None = None,
         registers: tuple[Register, ...] = (),
+        negated: bool = False,
     ) -> None:
         super().__init__()
         _check(locals())
@@ -126,6 +130,7 @@ class InContextRegressor(Hooked):
         self.dim = dim
         self.max_points = max_points
         self.components = components
+        self.negated = negated
         self.joined = tokens == "joined"
         self.registers = registers
         self.tokens = PairTokens(
@@ -153,7 +158,7 @@ class InContextRegressor(Hooked):
         # One layer of attention never asks what its context has seen.
         self.causal = causal or layers == 1
         self.readout = nn.Linear(width, 3 * components or 1, bias=bias) if embedding == "linear" else None
-        _initialise(self, init_std)
+        _initialise(self, init_std, -1.0 if negated else 1.0)
 
     def forward(self, x: Float[Tensor, "B N d"], y: Float[Tensor, "B N"]) -> Float[Tensor, "B N O"]:
         """The outputs after every prefix: those at n depend on x_n and the pairs before n.
@@ -161,7 +166,11 @@ class InContextRegressor(Hooked):
         Args:
             x: Inputs, N ≥ 1.
             y: Targets; the last is not looked at.
+
+        Raises:
+            UserError: Tensors of another shape, type or device.
         """
+        check_pairs(x, y, self.dim, next(self.parameters()), least=1)
         if self.causal and not self.joined:
             sequence = self.tokens.sequence(x, y)
             return self._read(self.backbone(sequence, rows=slice(None, None, 2))[0])
@@ -192,7 +201,12 @@ class InContextRegressor(Hooked):
             y: Targets.
             queries: Inputs to predict at.
             prefixes: Lengths of the prefixes, in 0..N: P for all episodes, or [B, P].
+
+        Raises:
+            UserError: As `forward`.
         """
+        check_pairs(x, y, self.dim, next(self.parameters()))
+        check_queries(queries, prefixes, x)
         batch, lengths, count, _ = queries.shape
         context = self.tokens.pairs(x, y)
         places = self.tokens.places(prefixes)
@@ -222,13 +236,15 @@ class InContextRegressor(Hooked):
         return hidden.reshape(batch, lengths * count, width)
 
     def _read(self, hidden: Float[Tensor, "B Q W"]) -> Float[Tensor, "B Q O"]:
-        return hidden[..., -1:] if self.readout is None else self.readout(hidden)
+        if self.readout is not None:
+            return self.readout(hidden)
+        return -hidden[..., -1:] if self.negated else hidden[..., -1:]
 
 
-def _initialise(network: nn.Module, std: float | None) -> None:
+def _initialise(network: nn.Module, std: float | None, sign: float) -> None:
     for module in network.modules():
         if isinstance(module, MergedAttention):
-            module.start_balanced(0.1 if std is None else std)
+            module.start_balanced(0.1 if std is None else std, sign)
     merged = [p for m in network.modules() if isinstance(m, MergedAttention) for p in m.parameters()]
     for name, parameter in network.named_parameters():
         if std is None or any(parameter is other for other in merged):
@@ -266,6 +282,8 @@ def _check(given: dict[str, Any]) -> None:
         raise UserError(
             f"components needs embedding='linear', given {given['embedding']!r}, read at one coordinate"
         )
+    if given["negated"] and given["embedding"] == "linear":
+        raise UserError("negated=True needs embedding='identity' or 'features', given 'linear'; leave it out")
     if given["embedding"] == "features" and given["width"] < 2:
         raise UserError(f"embedding='features' needs a width of at least 2, given {given['width']}")
     if given["backbone"] != "transformer":
