@@ -14,6 +14,7 @@ from iclkit.compiler.linear_attention import (
     build,
     check_each,
     check_tied,
+    diagonal,
     set_layer,
     set_weights,
 )
@@ -33,10 +34,7 @@ def feature_descent(
 ) -> InContextRegressor:
     """Gradient descent on features φ(x) of a perceptron, which the network holds in front of its layers.
 
-    It predicts what `OnFeatures(GradientDescent(steps, rate), φ)` does, after every prefix. Behind features the
-    prediction is the query's last entry itself. So the layers of several steps do with two entries what needs
-    one where the sign is free: a pair's last entry is y + Δ and one beside it -Δ, with Δ what has been
-    predicted of it so far. The residual y - Δ is the one plus twice the other, and the query's last entry is Δ.
+    It predicts what `OnFeatures(GradientDescent(steps, rate), φ)` does, after every prefix.
 
     Args:
         features: φ: Linear, GELU, Linear. Its weights are copied.
@@ -45,8 +43,8 @@ def feature_descent(
         rate: η: one number, or one for each step.
         tied: Whether all layers are one.
         merged: As in `gradient_descent`.
-        width: Of the network, whose perceptron has hidden units and outputs of width - 1; those that φ lacks
-            are 0. None for the least.
+        width: Of the network, whose perceptron has width - 1 hidden units and outputs; those that φ lacks are 0.
+            None for the least.
 
     Raises:
         UserError: As `gradient_descent`; features of another kind, or wider than `width` allows.
@@ -55,12 +53,11 @@ def feature_descent(
     """
     rates = check_each("rate", rate, steps)
     first, last = _perceptron(features)
-    beside = int(steps > 1)
-    least = max(first.out_features, last.out_features + beside) + 1
+    least = max(first.out_features, last.out_features) + 1
     if width is not None and width < least:
         raise UserError(
-            f"{steps} steps on {last.out_features} features from {first.out_features} hidden units need a "
-            f"width of at least {least}, given {width}"
+            f"{last.out_features} features from {first.out_features} hidden units need a width of at least "
+            f"{least}, given {width}"
         )
     width = least if width is None else width
     network = build(
@@ -72,21 +69,16 @@ def feature_descent(
         merged=merged,
         embedding="features",
         bias=True,
+        # As in the recipe `sine-published`, one layer predicts by the last entry itself.
+        negated=steps > 1,
     )
     assert network.tokens.features is not None
     for own, given in zip(_perceptron(network.tokens.features), (first, last), strict=True):
         set_weights(own.weight, given.weight)
         set_weights(own.bias, torch.zeros(0) if given.bias is None else given.bias)
-    residual = torch.zeros(width, dtype=torch.float64)
-    residual[width - 1] = 1
-    residual[width - 2] = 2 * beside
     key_query = torch.diag((torch.arange(width) < last.out_features).double())
     for block, rate in zip(blocks(network), rates, strict=True):
-        value_out = torch.zeros(width, width, dtype=torch.float64)
-        value_out[width - 1] = rate * residual
-        if beside:
-            value_out[width - 2] = -rate * residual
-        set_layer(block, key_query, value_out)
+        set_layer(block, key_query, diagonal(width - 1, 0.0, -rate if steps > 1 else rate))
     return network
 
 

@@ -62,27 +62,31 @@ def gradient_descent(
         start: w₀ [d]; None for 0. It sits in the embedding, which maps x to (x, -w₀ᵀx) and a pair to (x, y -
             w₀ᵀx). In the paper pairs are (x, y) and W_V subtracts w₀ᵀx in every layer, which is the same.
         tied: Whether all layers are one, as for k equal rates they can be.
-        plain: Whether tokens are (x, y) and (x, 0) as they are and the prediction is the query's last entry,
-            not its negative: the shape of the recipe `lsa`. That is possible for one step from 0 alone, where
-            W_PV may turn its sign; in more layers, residuals would then grow.
+        plain: Whether tokens are (x, y) and (x, 0) as they are: one step has then the shape of the recipe `lsa`,
+            with W_PV turned to predict by the last entry itself, and several have that of `lsa-recurrent`.
         merged: Whether attention has the matrices W_KQ and W_PV, or W_K, W_Q, W_V and W_O.
 
     Raises:
         UserError: Sizes below one, rates that are not positive or not as many as steps, a w₀ of another shape,
-            tied layers of different rates, or `plain` for more than one step from 0.
+            tied layers of different rates, or `plain` with a w₀.
 
     Source: von Oswald et al. (2022), proposition 1.
     """
     rates = check_each("rate", rate, steps)
-    if plain:
-        if steps != 1 or start is not None:
-            raise UserError(
-                f"plain=True is one step without a start, given {steps} steps and "
-                f"{'no' if start is None else 'a'} start; leave it out"
-            )
-        return attention_layer(diagonal(dim, 1.0, 0.0), diagonal(dim, 0.0, rates[0]), points, merged=merged)
     values = [diagonal(dim, 0.0, -rate) for rate in rates]
-    return _descent(dim, points, values, start, check_tied(tied, rates), merged)
+    if not plain:
+        return _descent(dim, points, values, start, check_tied(tied, rates), merged)
+    if start is not None:
+        raise UserError(
+            "plain=True has no place for a start, which sits in the embedding; leave one of them out"
+        )
+    if steps == 1:
+        return attention_layer(diagonal(dim, 1.0, 0.0), -values[0], points, merged=merged)
+    sizes = {"width": dim + 1, "layers": steps, "tied": check_tied(tied, rates), "merged": merged}
+    network = build(dim, points, embedding="identity", negated=True, **sizes)
+    for block, value_out in zip(blocks(network), values, strict=True):
+        set_layer(block, diagonal(dim, 1.0, 0.0), value_out)
+    return network
 
 
 def gradient_descent_plus_plus(

@@ -1,0 +1,176 @@
+"""From a program to what each block of a transformer reads and adds, row by row; the same for every target.
+
+Shape letters: W rows of the residual stream.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from math import prod
+
+import numpy as np
+from jaxtyping import Float
+from numpy.typing import NDArray
+
+from iclkit.compiler.allocate import allocate, dirty_rows
+from iclkit.compiler.expressions import Expression, Form, Unit
+from iclkit.compiler.operations import Div, Shape, Statement, Where
+from iclkit.compiler.program import Program
+from iclkit.compiler.schedule import Block, find_live, originals, schedule, unrolled, without_idle
+from iclkit.regression.registers import Register
+
+Vector = Float[NDArray[np.float64], " W"]
+
+
+@dataclass(frozen=True)
+class Own(Where):
+    """The column itself."""
+
+
+@dataclass(frozen=True)
+class Copy:
+    """What attention adds to some rows: a factor times rows of other columns.
+
+    Args:
+        where: Which columns.
+        targets: Rows that are added to.
+        sources: Rows that are read.
+        factor: A number.
+    """
+
+    where: Where
+    targets: tuple[int, ...]
+    sources: tuple[int, ...]
+    factor: float = 1.0
+
+
+@dataclass(frozen=True, eq=False)
+class Row:
+    """What the hidden units add to a row: vectorᵀstream + constant + Σ coefficient · unit."""
+
+    vector: Vector
+    constant: float
+    units: Mapping[Unit, float]
+
+
+@dataclass(frozen=True, eq=False)
+class PlannedBlock:
+    """A block: what its attention adds, and what its hidden units do."""
+
+    copies: tuple[Copy, ...]
+    rows: Mapping[int, Row]
+    does: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, eq=False)
+class Plan:
+    """A program as the rows and blocks of a transformer.
+
+    Args:
+        program: The program.
+        width: Rows of the residual stream.
+        codes: Rows of what a column is: its place, the square of that, and its kind.
+        balance: Rows that keep mean and variance of the stream what they are; none where they need not.
+        registers: The rows of registers.
+        blocks: The blocks with weights of their own.
+        order: For each block of the transformer which of `blocks` it is.
+        live: For each block of the transformer the registers that it leaves.
+    """
+
+    program: Program
+    width: int
+    codes: tuple[int, int, int]
+    balance: tuple[int, ...]
+    registers: Mapping[str, range]
+    shapes: Mapping[str, Shape]
+    blocks: tuple[PlannedBlock, ...]
+    order: tuple[int, ...]
+    live: tuple[frozenset[str], ...] = field(repr=False)
+
+    @property
+    def like(self) -> tuple[int, ...]:
+        """For each block of the transformer the first with its weights."""
+        return tuple(self.order.index(original) for original in self.order)
+
+    def named_rows(self) -> tuple[Register, ...]:
+        """The registers as the network names them, and the rows that are none of the program's."""
+        always = (True,) * len(self.order)
+        names = {"place": self.codes[0], "place²": self.codes[1], "kind": self.codes[2]}
+        names |= dict(zip(("balance+", "balance-"), self.balance, strict=False))
+        own = [Register(name, (), row, always) for name, row in names.items()]
+        found = [
+            Register(name, self.shapes[name], rows.start, tuple(name in live for live in self.live))
+            for name, rows in sorted(self.registers.items(), key=lambda item: item[1].start)
+        ]
+        return (*own, *found)
+
+    def vector(self, form: Form) -> Vector:
+        """The coefficients of a form as a row vector over the stream; without its constant."""
+        found = np.zeros(self.width)
+        for (name, index), value in form.terms:
+            found[self.registers[name][index]] += value
+        return found
+
+
+def plan(
+    program: Program,
+    body: list[Statement],
+    shapes: Mapping[str, Shape],
+    ranges: Mapping[Div, tuple[float, float]],
+    balance: int,
+) -> Plan:
+    """Decide blocks and rows.
+
+    Args:
+        program: The program.
+        body: Its statements, without `Raw`.
+        shapes: Of all registers.
+        ranges: Of all divisors.
+        balance: How many rows the target needs for itself.
+    """
+    items = schedule(body, shapes, ranges)
+    find_live(items, {program.output})
+    items = without_idle(items)
+    find_live(items, {program.output})
+    first = 3 + balance
+    rows = allocate(items, shapes, first)
+    width = max(first, *(span.stop for span in rows.values()))
+    own = list(originals(items))
+    at_first = [
+        row
+        for name in own[0].live[0]
+        if name in ("x", "y") or program.initial[name].any()
+        for row in rows[name]
+    ]
+    dirty = dirty_rows(items, rows, at_first)
+    order = tuple(own.index(block) for block in unrolled(items))
+    live = tuple(frozenset(own[index].live[2]) for index in order)
+    made = Plan(program, width, (0, 1, 2), tuple(range(3, first)), rows, shapes, (), order, live)
+    blocks = tuple(_block(block, made, *dirty[block]) for block in own)
+    return Plan(program, width, (0, 1, 2), made.balance, rows, shapes, blocks, order, live)
+
+
+def _block(block: Block, made: Plan, before: set[int], between: set[int]) -> PlannedBlock:
+    copies: dict[Where, Copy] = {}
+    cleared: list[int] = []
+    for move in block.moves:
+        targets, sources = made.registers[move.target], made.registers[move.source]
+        known = copies.get(move.where, Copy(move.where, (), ()))
+        copies[move.where] = Copy(move.where, (*known.targets, *targets), (*known.sources, *sources))
+        cleared += [row for row in targets if row in before]
+    if cleared:
+        copies[Own()] = Copy(Own(), tuple(cleared), tuple(cleared), -1.0)
+    rows = {
+        row: _row(expression, row, made, row in between)
+        for name, expressions in block.values.items()
+        for row, expression in zip(made.registers[name], expressions, strict=True)
+    }
+    return PlannedBlock(tuple(copies.values()), rows)
+
+
+def _row(expression: Expression, row: int, made: Plan, dirty: bool) -> Row:
+    vector = made.vector(expression.form)
+    if dirty:
+        vector[row] -= 1.0
+    return Row(vector, expression.form.constant, expression.units)
