@@ -24,19 +24,21 @@ class MergedAttention(Attention):
         self.value_out = nn.Linear(config.width, config.width, bias=False)
 
     @torch.no_grad()
-    def start_balanced(self, scale: float) -> None:
-        """W_PV = σ diag(0, 1) and W_KQ = σ diag(ΘΘᵀ, 0), ‖ΘΘᵀ‖ = 1 (Frobenius), Θ random; the last coordinate
+    def start_balanced(self, scale: float, sign: float = 1.0) -> None:
+        """W_PV = ±σ diag(0, 1) and W_KQ = σ diag(ΘΘᵀ, 0), ‖ΘΘᵀ‖ = 1 (Frobenius), Θ random; the last coordinate
         is y.
 
         Args:
             scale: σ.
+            sign: That of W_PV: -1 where the prediction is the negative of the last coordinate. Training
+                cannot turn it, for balanced matrices are both 0 in between.
 
         Source: Zhang, Frei and Bartlett (2023), assumption 3.3.
         """
         theta = torch.randn_like(self.key_query.weight[:-1, :-1])
         square = theta @ theta.mT
         self.key_query.weight.zero_()[:-1, :-1] = scale * square / square.norm()
-        self.value_out.weight.zero_()[-1, -1] = scale
+        self.value_out.weight.zero_()[-1, -1] = sign * scale
 
     def kq(self) -> Float[Tensor, "H W W"]:
         return self.key_query.weight[None]

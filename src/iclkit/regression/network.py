@@ -47,8 +47,8 @@ class InContextRegressor(Hooked):
     Linear attention over joined tokens as they are (`embedding="identity"`, `mlp_ratio=0`, `norm=False`,
     `bias=False`, `heads=1`) is the network of the theory: f = E + W_PV E (Eᵀ W_KQ E) / n for the columns E =
     (x_i, y_i) of n pairs and (x_q, 0) of the query, and the prediction is the last coordinate of the query's
-    column. Von Oswald et al. read its negative (`negated`). In one layer the sign is a matter of W_PV; several can
-    descend only with the negative, for what moves the query moves the pairs, and their residuals must shrink.
+    column. Von Oswald et al. read its negative (`negated`). In one layer the sign is a matter of W_PV; several
+    can descend only with the negative: what moves the query moves the pairs, whose residuals must shrink.
 
     Args:
         dim: Dimension of x (d).

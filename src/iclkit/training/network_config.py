@@ -87,6 +87,7 @@ class RegressorConfig(NetworkConfig):
     start_token: bool = False
     layout: Layout | None = None
     registers: tuple[Register, ...] = ()
+    negated: bool = False
 
     def make(self) -> InContextRegressor:
         # Not `asdict`, which would take the dataclasses among the arguments apart.

@@ -131,7 +131,8 @@ def lsa_published() -> Recipe:
         code from U(-1/2, 1/2). The code is followed, for only it gives the published loss (0.206; half the
         squared error, so 0.412 here). The paper clips gradients at 10, the notebook at 0.001 for up to two
         layers. The paper is followed: Adam undoes a factor that all gradients share. The prediction there is
-        the negative of the query's last coordinate, here that coordinate itself: the sign is one of W_PV.
+        the negative of the query's last coordinate, here that coordinate itself: in one layer the sign is one
+        of W_PV.
     """
     layers = 1
     return Recipe(
@@ -166,10 +167,11 @@ def lsa_published() -> Recipe:
 def lsa_recurrent_published() -> Recipe:
     """Two layers of linear self-attention with the same weights, as published.
 
-    Source: von Oswald et al. (2022), section 3; 5000 updates. Conflicts as in `lsa_published`.
+    Source: von Oswald et al. (2022), section 3; 5000 updates. Conflicts as in `lsa_published`, but for the
+        sign: the prediction is the negative as there, without which two layers cannot descend.
     """
     recipe = lsa_published()
-    network = dataclasses.replace(recipe.network, layers=2, tied=True, init_std=0.002 / 2)
+    network = dataclasses.replace(recipe.network, layers=2, tied=True, negated=True, init_std=0.002 / 2)
     return dataclasses.replace(recipe, name="lsa-recurrent-published", network=network, steps=5000)
 
 

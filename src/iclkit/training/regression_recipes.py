@@ -202,8 +202,12 @@ def lsa() -> Recipe:
 
 
 def lsa_recurrent() -> Recipe:
-    """Two layers of linear self-attention with the same weights: better than two steps of gradient descent."""
-    return _lsa("lsa-recurrent", 4000, layers=2, tied=True)
+    """Two layers of linear self-attention with the same weights: better than two steps of gradient descent.
+
+    As von Oswald et al. (2022) have it the query is no key and the prediction the negative of its last entry,
+    without which two layers fall short of two steps.
+    """
+    return _lsa("lsa-recurrent", 4000, layers=2, tied=True, negated=True, query_sees_itself=False)
 
 
 def pool() -> Recipe:
