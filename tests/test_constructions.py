@@ -60,9 +60,11 @@ def test_a_rate_for_each_step() -> None:
 
 
 @pytest.mark.parametrize("merged", [True, False])
-def test_one_step_on_plain_tokens(merged: bool) -> None:
-    network = compiler.gradient_descent(DIM, POINTS, 1, 0.7, plain=True, merged=merged)
-    assert off(network, GradientDescent(1, 0.7)) < EXACT
+@pytest.mark.parametrize("steps", [1, 4])
+def test_plain_tokens(steps: int, merged: bool) -> None:
+    network = compiler.gradient_descent(DIM, POINTS, steps, 0.7, plain=True, merged=merged)
+    assert off(network, GradientDescent(steps, 0.7)) < EXACT
+    assert network.negated == (steps > 1)
 
 
 def descend(x: np.ndarray, y: np.ndarray, start: np.ndarray, steps: int, rate: float) -> np.ndarray:
@@ -272,20 +274,20 @@ def test_the_limit_is_where_training_may_start(tmp_path: Path) -> None:
 
 
 def test_training_may_start_at_gradient_descent(tmp_path: Path) -> None:
-    recipe = dataclasses.replace(recipe_named("lsa"), episodes=256)
+    recipe = dataclasses.replace(recipe_named("lsa-recurrent"), episodes=256)
     task = recipe.task
     assert isinstance(task, LinearRegression)
-    made = compiler.gradient_descent(10, 10, 2, 3.0)
+    made = compiler.gradient_descent(10, 10, 2, 6.0, plain=True, tied=True)
     folder = save(made, tmp_path / "made", task)
-    network = dataclasses.replace(
-        recipe.network, layers=2, embedding="linear", query_sees_itself=False, causal=False
-    )
-    trainer = Trainer(dataclasses.replace(recipe, network=network, start=str(folder)))
+    trainer = Trainer(dataclasses.replace(recipe, start=str(folder)))
     x, y = (part.float() for part in task.sample(16, 11, seeded()))
     said = trainer.network(x, y)[:, -1, 0]
-    torch.testing.assert_close(said, GradientDescent(2, 3.0).predict(x, y)[:, -1], atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(said, GradientDescent(2, 6.0).predict(x, y)[:, -1], atol=1e-5, rtol=1e-5)
+    other = dataclasses.replace(
+        recipe, start=str(save(compiler.gradient_descent(10, 10, 2), tmp_path / "other"))
+    )
     with pytest.raises(UserError, match="of another shape than the recipe's"):
-        Trainer(dataclasses.replace(recipe, start=str(folder)))
+        Trainer(other)
 
 
 # Refusals
@@ -301,8 +303,8 @@ REFUSED: dict[str, Callable[[], object]] = {
     r"start must have shape \[3\]": lambda: compiler.gradient_descent(3, 5, start=[1.0, 2.0]),
     "start must be finite": lambda: compiler.gradient_descent(2, 5, start=[1.0, float("nan")]),
     "tied layers have one rate": lambda: compiler.gradient_descent(3, 5, 2, (1.0, 2.0), tied=True),
-    "plain=True is one step": lambda: compiler.gradient_descent(3, 5, 2, plain=True),
-    "need a width of at least 6, given 4": lambda: compiler.feature_descent(
+    "plain=True has no place": lambda: compiler.gradient_descent(2, 5, start=[1.0, 1.0], plain=True),
+    "need a width of at least 5, given 4": lambda: compiler.feature_descent(
         nn.Sequential(nn.Linear(2, 4), nn.GELU(), nn.Linear(4, 4)), 5, 2, width=4
     ),
     "hidden layer has 4 units, but their last map takes 5": lambda: compiler.feature_descent(

@@ -43,8 +43,8 @@ def feature_descent(
         rate: η: one number, or one for each step.
         tied: Whether all layers are one.
         merged: As in `gradient_descent`.
-        width: Of the network, whose perceptron has width - 1 hidden units and outputs; those that φ lacks are 0.
-            None for the least.
+        width: Of the network, whose perceptron has width - 1 hidden units and outputs; those that φ lacks are
+            0. None for the least.
 
     Raises:
         UserError: As `gradient_descent`; features of another kind, or wider than `width` allows.

@@ -62,8 +62,8 @@ def gradient_descent(
         start: w₀ [d]; None for 0. It sits in the embedding, which maps x to (x, -w₀ᵀx) and a pair to (x, y -
             w₀ᵀx). In the paper pairs are (x, y) and W_V subtracts w₀ᵀx in every layer, which is the same.
         tied: Whether all layers are one, as for k equal rates they can be.
-        plain: Whether tokens are (x, y) and (x, 0) as they are: one step has then the shape of the recipe `lsa`,
-            with W_PV turned to predict by the last entry itself, and several have that of `lsa-recurrent`.
+        plain: Whether tokens are (x, y) and (x, 0) as they are: one step has then the shape of the recipe
+            `lsa`, with W_PV turned to predict by the last entry itself, and several that of `lsa-recurrent`.
         merged: Whether attention has the matrices W_KQ and W_PV, or W_K, W_Q, W_V and W_O.
 
     Raises:
