@@ -110,7 +110,9 @@ def akyurek_published() -> Recipe:
     Source: Akyürek et al. (2022), section 4: weights of variance 1 and noise of variance 0, 1/16, 1/9, 1/4 or
         4/9; 40 pairs; Adam 1e-4 with a cosine after a fifth of warm-up; 16/512/4 is the best of their grid. In
         their talk the authors say that they train on the next x as well as on the next y, and that it is open
-        how much that matters; the paper states y alone, which is followed.
+        how much that matters; the paper states y alone, which is followed. A loss on x is no option here
+        either: each x is N(0, I) whatever came before, so its best prediction is 0, which a readout of zeros
+        gives with any weights below it. The minimum is that of the loss on y; what differs is the way there.
     """
     return _published(
         "akyurek-published",
