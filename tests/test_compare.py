@@ -283,9 +283,26 @@ def test_weights_of_a_comparison_are_those_on_their_own() -> None:
     torch.testing.assert_close(inside.ilwd("mine", "ols").values, difference, atol=1e-4, rtol=1e-4)
     tables = inside.tables([0, 6])
     assert len(tables) == 4
-    name, *shares = tables["R² of the implicit linear weights"].rows[0]
-    assert name == "mine"
-    assert all(share.startswith("1 ±") for share in shares)
+    # Ridge predicts 0 without a context, of which no share can be explained.
+    found = tables["R² of the implicit linear weights (blank: predictions below 1% of their usual size)"]
+    name, before, after = found.rows[0]
+    assert (name, before) == ("mine", "")
+    assert after.startswith("1 ±")
+    assert "R² of the implicit linear weights" in inside.tables([1, 6])
+
+
+def test_r2_of_next_to_nothing_is_left_out() -> None:
+    """A network says about 1e-3 without a context, with an R² that is below 0 as often as not."""
+    ridge, offset = Ridge(0.25), 1e-3
+
+    def nearly(x: Tensor, y: Tensor) -> Tensor:
+        return ridge.predict(x, y) + offset * torch.cos(9 * x[..., 0])
+
+    found = ilwd(nearly, ridge, NOISY, 7, 20, seeded()).a
+    assert float(found.r2().mean[0]) < 0.5
+    assert found.faint.tolist() == [True] + [False] * 6
+    assert float(found.r2().mean[1:].min()) > 0.999
+    assert ilwd(Zero(), ridge, NOISY, 3, 4, seeded()).a.faint.all()
 
 
 def test_cells_show_the_digits_that_are_known() -> None:

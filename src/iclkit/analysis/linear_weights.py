@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from iclkit.analysis.intervals import Curve, Interval, ratio
@@ -17,6 +17,8 @@ from iclkit.tasks import RegressionTask
 
 # Rows [episode, prefix, query] asked at once.
 _ROWS = 2**16
+# Predictions below this share of their usual size count as nothing said.
+FAINT = 0.01
 
 
 @dataclass(frozen=True)
@@ -36,7 +38,7 @@ class ImplicitWeights:
     def r2(self, level: float = 0.95) -> Interval:
         """Share of the predictions, in mean square at queries that were not fitted, that the weights explain.
 
-        Where all predictions are zero, as most learners' without a context, the share is one.
+        Where all predictions are zero, as most learners' without a context, the share is one; see `faint`.
 
         Args:
             level: Coverage of the interval.
@@ -45,6 +47,16 @@ class ImplicitWeights:
         power = Curve(self.power.context_sizes, self.power.values + silent.to(self.power.values))
         missing = ratio(self.residual, power, level)
         return Interval(1 - missing.mean, 1 - missing.high, 1 - missing.low)
+
+    @property
+    def faint(self) -> Bool[Tensor, " P"]:
+        """Context sizes at which the predictions are below 1% of what they are at their largest.
+
+        There R² is that of an offset or of rounding: a network without a context says about 1e-3 where it
+        should say 0, and how linear that is tells nothing of its algorithm.
+        """
+        power = self.power.mean
+        return (power < FAINT**2 * power.max()) | (power == 0)
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from iclkit.analysis.compare import Comparison
 from iclkit.analysis.intervals import Curve, Interval, cell
-from iclkit.analysis.linear_weights import ImplicitWeights, implicit_weights
+from iclkit.analysis.linear_weights import FAINT, ImplicitWeights, implicit_weights
 from iclkit.analysis.questions import Questions, seeded
 from iclkit.analysis.sensitivities import cosine, sensitivities
 from iclkit.analysis.table import Table
@@ -55,7 +55,9 @@ class WeightComparison:
         judged, *others = self.implicit
         unit = "" if self.scale == 1 else f" / {self.scale:g}"
         rows = {
-            "R² of the implicit linear weights": {n: w.r2() for n, w in self.implicit.items()},
+            f"R² of the implicit linear weights{_why(self._faint(sizes))}": {
+                n: w.r2() for n, w in self.implicit.items()
+            },
             f"implicit linear weight difference{unit} from {judged}": {
                 n: self.ilwd(judged, n).interval() for n in others
             },
@@ -66,11 +68,35 @@ class WeightComparison:
                 n: self.distance(judged, n).interval() for n in others
             },
         }
-        return {title: self._table(found, sizes) for title, found in rows.items() if found}
+        blank = [self._faint(sizes), *[frozenset()] * (len(rows) - 1)]
+        return {
+            title: self._table(found, sizes, without)
+            for (title, found), without in zip(rows.items(), blank, strict=True)
+            if found
+        }
 
-    def _table(self, found: Mapping[str, Interval], sizes: Sequence[int]) -> Table:
-        rows = [[name, *(cell(line[self.sizes.index(n)]) for n in sizes)] for name, line in found.items()]
+    def _faint(self, sizes: Sequence[int]) -> frozenset[tuple[str, int]]:
+        """Learners and context sizes where so little is predicted that R² says nothing."""
+        return frozenset(
+            (name, n)
+            for name, weights in self.implicit.items()
+            for n in sizes
+            if weights.faint[self.sizes.index(n)]
+        )
+
+    def _table(
+        self, found: Mapping[str, Interval], sizes: Sequence[int], blank: frozenset[tuple[str, int]]
+    ) -> Table:
+        rows = [
+            [name, *("" if (name, n) in blank else cell(line[self.sizes.index(n)]) for n in sizes)]
+            for name, line in found.items()
+        ]
         return Table(["learner", *(f"n = {n}" for n in sizes)], rows)
+
+
+def _why(blank: frozenset[tuple[str, int]]) -> str:
+    """What a title says of blank cells."""
+    return f" (blank: predictions below {100 * FAINT:g}% of their usual size)" if blank else ""
 
 
 def compare_weights(
