@@ -351,6 +351,21 @@ def test_figure_and_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
     assert (out / "identify.md").read_text().startswith("**NearestNeighbors(3) is")
 
 
+def test_figure_says_what_grey_and_bold_mean_where_no_data_are() -> None:
+    pytest.importorskip("matplotlib")
+    from iclkit.report.identify_figure import identify_figure
+
+    def keys(families: list[str]) -> list[str]:
+        found = identify(Averaging(), NOISY, 8, 16, families=families, fresh=32)
+        axes = identify_figure(found).axes
+        assert not any(part.get_legend() for part in axes)
+        return [part.get_title(loc="left") for part in axes]
+
+    many = keys(["averaging", "GD", "ridge", "k-NN", "one-pass SGD", "least squares", "zero"])
+    assert many == ["colours as on the right; grey: the 2 others there", "", "bold: cannot be told apart"]
+    assert keys(["averaging", "zero"]) == ["", "", ""]
+
+
 @pytest.mark.parametrize("name", FAMILIES)
 def test_families_predict_what_their_learners_do(name: str) -> None:
     """By a context's spectrum or not. 1e-7 in float64: near n = d contexts are badly conditioned."""

@@ -11,7 +11,6 @@ import textwrap
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.patches import Patch
 
 from iclkit.analysis.identification import Identification, Match, percent
 from iclkit.report.figures import INK
@@ -19,6 +18,7 @@ from iclkit.report.figures import INK
 # Okabe and Ito's colours, which the colour-blind can tell apart too; the nearest match comes first.
 _COLOURS = ("#d55e00", "#0072b2", "#009e73", "#cc79a7", "#e69f00")
 _REST = "#b4b9c4"
+_QUIET = "#6b7280"
 _DPI = 160
 # Shares of the mean squared prediction below which a distance is drawn as none.
 _FLOOR = 1e-7
@@ -73,6 +73,10 @@ def _by_size(axes: Axes, found: Identification, colours: dict[str, str]) -> None
     axes.set_yscale("log")
     axes.set_ylim(floor, _ceiling(found))
     axes.set_xlim(sizes[0] - 0.5, sizes[-1] + 0.5)
+    rest = list(colours.values()).count(_REST)
+    if rest:
+        others = "the other one" if rest == 1 else f"the {rest} others"
+        _key(axes, f"colours as on the right; grey: {others} there")
     axes.set_ylabel("squared prediction difference / d", size=11, color=INK)
     axes.grid(axis="y", color="#e5e7eb", linewidth=0.8)
     _plain(axes)
@@ -121,12 +125,11 @@ def _means(axes: Axes, found: Identification, colours: dict[str, str]) -> None:
     axes.set_xlim(floor, _ceiling(found))
     axes.set_xlabel("the same, mean over context sizes", size=11, color=INK)
     axes.annotate(
-        "unexplained", (1.02, 1.0), xycoords="axes fraction", size=10, color="#6b7280", annotation_clip=False
+        "unexplained", (1.02, 1.0), xycoords="axes fraction", size=10, color=_QUIET, annotation_clip=False
     )
     axes.grid(axis="x", color="#e5e7eb", linewidth=0.8)
     if any(match.tied for match in found.matches[1:]):
-        handles = [Patch(color="none", label="bold: cannot be told apart")]
-        axes.legend(handles=handles, loc="lower left", frameon=False, fontsize=9.5, handlelength=0)
+        _key(axes, "bold: cannot be told apart")
     _plain(axes)
 
 
@@ -157,6 +160,11 @@ def _ceiling(found: Identification) -> float:
     """The upper end: some times what predicting 0 costs, so that what diverges leaves the picture."""
     greatest = max(float(match.spd.mean.max()) for match in found.matches)
     return 1.5 * min(greatest, 20 * (found.power or 1.0)) / found.task.dim
+
+
+def _key(axes: Axes, text: str) -> None:
+    """What colours or letters mean, above the axes, where no data are."""
+    axes.set_title(text, loc="left", size=9.5, color=_QUIET, pad=6)
 
 
 def _plain(axes: Axes) -> None:
