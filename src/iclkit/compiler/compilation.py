@@ -6,13 +6,44 @@ from iclkit.compiler.exact import EXACT
 from iclkit.compiler.lowering import Plan, plan
 from iclkit.compiler.program import Program
 from iclkit.compiler.ranges import divisor_ranges
+from iclkit.compiler.standard import standard, without_quotients
 from iclkit.compiler.validate import simple_body, validate
 from iclkit.compiler.weights import network
+from iclkit.errors import UserError
 from iclkit.regression import InContextRegressor
 
+SCALE = 1e-4
+"""The scale s of products of the target "standard": their error is of order s², and rounding adds 1e-16/s."""
 
-def compile(program: Program, target: str = "exact") -> InContextRegressor:
-    """Make the transformer that carries out a program."""
+
+def compile(program: Program, target: str = "exact", *, scale: float = SCALE) -> InContextRegressor:
+    """Make the transformer that carries out a program.
+
+    It is the network that others are trained as, in float64: it can be hooked, saved, compared, identified and
+    trained further. The rows of its residual stream have names; see `iclkit.compiler.registers`.
+
+    Args:
+        program: The program.
+        target: "exact" (hard attention, units that multiply and divide, no norms: right up to rounding) or
+            "standard" (softmax, GELU and LayerNorm: right up to an error that falls with the scale).
+        scale: s of the target "standard", see `standard.py`.
+
+    Raises:
+        UserError: A program that makes no sense or that the target cannot carry out, before any weight is made.
+
+    Source: Akyürek et al. (2022), section 3 and appendix C, who show that such transformers exist.
+    """
+    made = planned(program, target)
+    if not 0 < scale <= 1:
+        raise UserError(f"scale must lie in (0, 1], given {scale}")
+    return network(made, EXACT if target == "exact" else standard(made.width, program.points, scale))
+
+
+def planned(program: Program, target: str = "exact") -> Plan:
+    """What `compile` is going to make: blocks, and which rows hold what; raises as that."""
     shapes = validate(program, target)
     body = simple_body(program, shapes)
-    return network(plan(program, body, shapes, divisor_ranges(program, shapes), 0), EXACT)
+    ranges = divisor_ranges(program, shapes)
+    if target == "exact":
+        return plan(program, body, shapes, ranges, balance=0)
+    return plan(program, without_quotients(body, shapes, ranges), shapes, ranges, balance=2)

@@ -30,10 +30,12 @@ from iclkit.compiler.linear_attention import (
     blocks,
     build,
     check_each,
+    check_sizes,
     check_tied,
     diagonal,
     set_layer,
     set_weights,
+    turned,
 )
 from iclkit.errors import UserError
 from iclkit.regression import InContextRegressor
@@ -74,19 +76,7 @@ def gradient_descent(
     """
     rates = check_each("rate", rate, steps)
     values = [diagonal(dim, 0.0, -rate) for rate in rates]
-    if not plain:
-        return _descent(dim, points, values, start, check_tied(tied, rates), merged)
-    if start is not None:
-        raise UserError(
-            "plain=True has no place for a start, which sits in the embedding; leave one of them out"
-        )
-    if steps == 1:
-        return attention_layer(diagonal(dim, 1.0, 0.0), -values[0], points, merged=merged)
-    sizes = {"width": dim + 1, "layers": steps, "tied": check_tied(tied, rates), "merged": merged}
-    network = build(dim, points, embedding="identity", negated=True, **sizes)
-    for block, value_out in zip(blocks(network), values, strict=True):
-        set_layer(block, diagonal(dim, 1.0, 0.0), value_out)
-    return network
+    return _descent(dim, points, values, start, tied=check_tied(tied, rates), plain=plain, merged=merged)
 
 
 def gradient_descent_plus_plus(
@@ -98,6 +88,7 @@ def gradient_descent_plus_plus(
     start: Sequence[float] | Tensor | None = None,
     *,
     tied: bool = False,
+    plain: bool = False,
     merged: bool = True,
 ) -> InContextRegressor:
     """Gradient descent whose layers also move the inputs, x ← (I - γ (1/n) Σ x_i x_iᵀ) x (GD++).
@@ -113,6 +104,7 @@ def gradient_descent_plus_plus(
             sum, so n times less: the γ here is 10 times theirs for contexts of 10 pairs.
         start: w₀ [d], as in `gradient_descent`; None for 0.
         tied: Whether all layers are one.
+        plain: Whether tokens are (x, y) and (x, 0) as they are, as in `gradient_descent`.
         merged: As in `gradient_descent`.
 
     Raises:
@@ -122,7 +114,8 @@ def gradient_descent_plus_plus(
     """
     rates, gammas = check_each("rate", rate, steps), check_each("gamma", gamma, steps)
     values = [diagonal(dim, -gamma, -rate) for rate, gamma in zip(rates, gammas, strict=True)]
-    return _descent(dim, points, values, start, check_tied(tied, rates, gammas), merged)
+    tied = check_tied(tied, rates, gammas)
+    return _descent(dim, points, values, start, tied=tied, plain=plain, merged=merged)
 
 
 def kernel_smoother(dim: int, points: int, length_scale: float = 1.0) -> InContextRegressor:
@@ -167,13 +160,32 @@ def _descent(
     points: int,
     values: Sequence[Float[Tensor, "W W"]],
     start: Sequence[float] | Tensor | None,
+    *,
     tied: bool,
+    plain: bool,
     merged: bool,
 ) -> InContextRegressor:
     """Layers with W_KQ = diag(I, 0) and these W_PV, on residuals of w₀, and the negative of the last entry."""
-    network = build(
-        dim, points, width=dim + 1, layers=len(values), tied=tied, merged=merged, embedding="linear"
-    )
+    check_sizes(dim, points)
+    if plain and start is not None:
+        raise UserError("plain=True has no place for a start, which sits in the embedding; leave one out")
+    if plain and len(values) == 1:
+        (only,) = values
+        return attention_layer(diagonal(dim, 1.0, 0.0), turned(only), points, merged=merged)
+    sizes = {"width": dim + 1, "layers": len(values), "tied": tied, "merged": merged}
+    if plain:
+        network = build(dim, points, embedding="identity", negated=True, **sizes)
+    else:
+        network = build(dim, points, embedding="linear", **sizes)
+        _set_start(network, start)
+    for block, value_out in zip(blocks(network), values, strict=True):
+        set_layer(block, diagonal(dim, 1.0, 0.0), value_out)
+    return network
+
+
+def _set_start(network: InContextRegressor, start: Sequence[float] | Tensor | None) -> None:
+    """An embedding that begins with w₀, and a readout of the last entry's negative."""
+    dim, tokens, readout = network.dim, network.tokens, network.readout
     embedding = torch.eye(dim + 1, dtype=torch.float64)
     if start is not None:
         first = torch.as_tensor(start, dtype=torch.float64)
@@ -184,13 +196,9 @@ def _descent(
         if not first.isfinite().all():
             raise UserError("start must be finite, given NaN or infinite weights")
         embedding[dim, :dim] = -first
-    tokens, readout = network.tokens, network.readout
     assert tokens.linear is not None
     assert tokens.flag is not None
     assert readout is not None
     set_weights(tokens.linear.weight, embedding)
     set_weights(tokens.flag, torch.zeros(0))  # a query is known by nothing but its place
     set_weights(readout.weight, -torch.eye(dim + 1)[dim:])
-    for block, value_out in zip(blocks(network), values, strict=True):
-        set_layer(block, diagonal(dim, 1.0, 0.0), value_out)
-    return network

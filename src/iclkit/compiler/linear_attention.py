@@ -102,6 +102,13 @@ def diagonal(dim: int, inputs: float, output: float) -> Float[Tensor, "W W"]:
     return torch.diag(torch.tensor([inputs] * dim + [output], dtype=torch.float64))
 
 
+def turned(value_out: Float[Tensor, "W W"]) -> Float[Tensor, "W W"]:
+    """W_PV with the other sign in the row of y: what is to be read as it is, and not its negative."""
+    value_out = value_out.clone()
+    value_out[-1] *= -1
+    return value_out
+
+
 def check_sizes(dim: int, points: int) -> None:
     """Refuse dimensions and contexts below one.
 
