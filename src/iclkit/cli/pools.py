@@ -108,7 +108,7 @@ def _train(given: argparse.Namespace) -> list[Path]:
     if not isinstance(recipe.task, LinearPool):
         raise UserError(f"{recipe.name} is no recipe on a LinearPool; give pool, pool-published or one like it")
     # All of them before the first: a size that no pool has is told at once.
-    recipes = pool_sweep(recipe, given.exponents or _EXPONENTS)
+    recipes = pool_sweep(recipe, sorted(set(given.exponents or _EXPONENTS)))
     return [
         train(
             one,
