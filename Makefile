@@ -10,7 +10,7 @@ BIN := $(VENV)/bin
 PIP_FLAGS ?=
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help demo test test-all check format bench clean
+.PHONY: help demo test test-all check format bench bench-regression clean
 
 help:
 	@echo "make demo      write demo/report.html: landscapes, samples and tables of the shipped models"
@@ -18,7 +18,8 @@ help:
 	@echo "make test-all  the tests, long reproductions included"
 	@echo "make check     lint, formatting and types"
 	@echo "make format    repair what of lint and formatting can be repaired"
-	@echo "make bench     measure the speeds that README.md states"
+	@echo "make bench     measure the speeds of energies that README.md states"
+	@echo "make bench-regression  measure what README.md states of regression; takes long"
 
 # One thread: on a machine that is busy besides, two that wait for one another are far slower.
 demo: $(VENV)/.installed-demo
@@ -43,6 +44,9 @@ format: $(VENV)/.installed-check
 
 bench: $(VENV)/.installed-demo
 	$(BIN)/python -m benchmarks.energy
+
+bench-regression: $(VENV)/.installed-demo
+	$(BIN)/python -m benchmarks.regression_all
 
 clean:
 	rm -rf $(VENV) demo .pytest_cache .ruff_cache .hypothesis

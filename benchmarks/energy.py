@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Sequence
 
-# Each in a process of its own, so that none inherits another's threads or warm caches.
 MODULES = ("benchmarks.published_step", "benchmarks.scoring")
 
 
-def main() -> None:
-    for module in MODULES:
+def run(modules: Sequence[str]) -> None:
+    """Run benchmarks one after another, each in a process of its own: none inherits threads or warm caches."""
+    for module in modules:
+        print(f"\npython -m {module}", flush=True)
         subprocess.run([sys.executable, "-m", module], check=True)
+
+
+def main() -> None:
+    run(MODULES)
 
 
 if __name__ == "__main__":

@@ -347,6 +347,14 @@ def test_documents_name_targets_that_make_has(file: str) -> None:
     assert named <= targets
 
 
+def test_targets_run_benchmarks_that_there_are() -> None:
+    named = re.findall(r"-m (benchmarks\.\w+)", (ROOT / "Makefile").read_text())
+    for path in ("energy", "regression_all"):
+        named += re.findall(r"\"(benchmarks\.\w+)\"", (ROOT / "benchmarks" / f"{path}.py").read_text())
+    assert len(named) == 2 + 2 + 6
+    check(f"Makefile: {name}" for name in named if not (ROOT / f"{name.replace('.', '/')}.py").is_file())
+
+
 def test_continuous_integration_runs_what_the_readme_says() -> None:
     script = (ROOT / ".ci" / "run").read_text()
     assert script.rstrip().endswith("make check\nmake test")
