@@ -65,6 +65,8 @@ def test_plain_tokens(steps: int, merged: bool) -> None:
     network = compiler.gradient_descent(DIM, POINTS, steps, 0.7, plain=True, merged=merged)
     assert off(network, GradientDescent(steps, 0.7)) < EXACT
     assert network.negated == (steps > 1)
+    network = compiler.gradient_descent_plus_plus(DIM, POINTS, steps, 0.7, 0.4, plain=True, merged=merged)
+    assert off(network, GradientDescentPlusPlus(steps, 0.7, 0.4, curvature="mean")) < EXACT
 
 
 def descend(x: np.ndarray, y: np.ndarray, start: np.ndarray, steps: int, rate: float) -> np.ndarray:
