@@ -42,16 +42,16 @@ def test_each_is_nearest_to_what_it_is(changing: TaskDiversity) -> None:
             torch.testing.assert_close(other.values, found.between.values)
             assert float(other.overall().low) > 0
             assert found.nearer == (-1 if size <= 8 else 1)
-    assert changing.threshold == (8, 32)
+    assert changing.threshold("pool") == changing.threshold("prior") == (8, 32)
     assert "nearer to dMMSE up to M = 8, and nearer to ridge from M = 32 on" in changing.verdict
 
 
 def test_learners_of_one_kind_have_no_threshold() -> None:
     knows = task_diversity({pool: memoriser(pool) for pool in POOLS[:2]}, 6, 32)
-    assert knows.threshold == (8, None)
-    assert knows.verdict.endswith("nearer to ridge for no M.")
+    assert knows.threshold("prior") == (8, None)
+    assert "and nearer to ridge for no M." in knows.verdict
     learns = task_diversity({pool: Ridge(0.25) for pool in POOLS[:2]}, 6, 32)
-    assert learns.threshold == (None, 2)
+    assert learns.threshold("prior") == (None, 2)
     assert "nearer to dMMSE for no M" in learns.verdict
 
 
@@ -63,7 +63,7 @@ def test_halfway_is_nearer_to_neither() -> None:
 
     found = task_diversity({pool: between}, 12, 64)
     assert found.distances["prior"][0].nearer == 0
-    assert found.threshold == (None, None)
+    assert found.threshold("prior") == (None, None)
     quarter = 0.25 * found.distances["prior"][0].between.values
     torch.testing.assert_close(found.distances["prior"][0].pool.values, quarter, rtol=1e-4, atol=1e-7)
 
@@ -84,7 +84,7 @@ def test_tables_and_json(changing: TaskDiversity) -> None:
     assert [row[0] for row in table.rows] == ["2^1", "2^3", "2^5", "2^7"]
     assert table.best == {(0, 1), (1, 1), (2, 2), (3, 2)}
     written = json.loads(changing.to_json())
-    assert written["threshold"] == [8, 32]
+    assert written["threshold"] == {"pool": [8, 32], "prior": [8, 32]}
     last = written["distances"]["prior"][-1]
     assert last["nearer"] == "ridge"
     assert last["pool"]["low"] < last["pool"]["mean"] < last["pool"]["high"]

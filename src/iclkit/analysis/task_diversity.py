@@ -19,6 +19,10 @@ from iclkit.tasks import LinearPool, LinearRegression
 Place = Literal["pool", "prior"]
 PLACES: dict[Place, str] = {"pool": "functions of the pool", "prior": "new functions of the prior"}
 """Where learners are compared, in words."""
+_PUBLISHED = (
+    "Published, after half a million updates: close to dMMSE up to M = 2^6, and close to ridge past a threshold "
+    "between 2^14 and 2^15 (8 layers of width 128) or 2^11 and 2^12 (4 layers of width 64)."
+)
 _NEARER = {-1: "dMMSE", 0: "neither", 1: "ridge"}
 
 
@@ -55,22 +59,30 @@ class TaskDiversity:
     sizes: tuple[int, ...]
     distances: Mapping[Place, tuple[Distances, ...]]
 
-    @property
-    def threshold(self) -> tuple[int | None, int | None]:
-        """On new functions, the largest M up to which dMMSE is nearer throughout, and the least from which on
-        ridge is; None where no M is so."""
-        nearer = [found.nearer for found in self.distances["prior"]]
+    def threshold(self, place: Place) -> tuple[int | None, int | None]:
+        """The largest M up to which dMMSE is nearer throughout, and the least from which on ridge is.
+
+        Args:
+            place: Where.
+
+        Returns:
+            Both; None where no M is so.
+        """
+        nearer = [found.nearer for found in self.distances[place]]
         below = next((i for i, side in enumerate(nearer) if side >= 0), len(nearer))
         above = next((i for i, side in enumerate(reversed(nearer)) if side <= 0), len(nearer))
         return (self.sizes[below - 1] if below else None), (self.sizes[-above] if above else None)
 
     @property
     def verdict(self) -> str:
-        """What holds of the published claim, in one sentence."""
-        last, first = self.threshold
+        """Where the learner changes sides, in one sentence for each place, and what was published."""
+        return " ".join([*map(self._side, PLACES), _PUBLISHED])
+
+    def _side(self, place: Place) -> str:
+        last, first = self.threshold(place)
         knows = f"nearer to dMMSE up to M = {last}" if last else "nearer to dMMSE for no M"
         learns = f"nearer to ridge from M = {first} on" if first else "nearer to ridge for no M"
-        return f"On new functions of the prior the learner is {knows}, and {learns}."
+        return f"On {PLACES[place]} the learner is {knows}, and {learns}."
 
     def table(self, place: Place) -> Table:
         """Rows M: the distance to each Bayes predictor with half of its 95% interval; the nearer in bold."""
@@ -105,7 +117,7 @@ class TaskDiversity:
                     ]
                     for place, distances in self.distances.items()
                 },
-                "threshold": self.threshold,
+                "threshold": {place: self.threshold(place) for place in PLACES},
                 "verdict": self.verdict,
             },
             indent=2,
