@@ -138,7 +138,8 @@ def _tree(text: str, what: str) -> ast.expr:
     except (SyntaxError, ValueError):
         tree = None
     if not isinstance(tree, ast.Call | ast.Name):
-        raise UserError(f"{what} {text!r} cannot be read; write a name, or a call like ridge(penalty=0.25)")
+        call = "linear(dim=8)" if what == "task" else "ridge(penalty=0.25)"
+        raise UserError(f"{what} {text!r} cannot be read; write a name, or a call like {call}")
     return tree
 
 
