@@ -12,7 +12,7 @@ from iclkit.compiler.weights import network
 from iclkit.errors import UserError
 from iclkit.regression import InContextRegressor
 
-SCALE = 1e-4
+SCALE = 1e-5
 """The scale s of products of the target "standard": their error is of order s², and rounding adds 1e-16/s."""
 
 

@@ -1,9 +1,10 @@
 """What one layer of hidden units can compute of the entries of registers.
 
 A form is an affine map of entries; a unit is a product or a quotient of forms; an expression is a form plus
-a combination of units. A perceptron computes any number of expressions at once: its first matrix makes the forms,
-its units multiply and divide, its second matrix combines. Operations whose results are still expressions of the
-layer's inputs can therefore share a layer; `express` says what such a result is, or that there is none.
+a combination of units. A perceptron computes any number of expressions at once: its first matrix makes the
+forms, its units multiply and divide, its second matrix combines. Operations whose results are still
+expressions of the layer's inputs can therefore share a layer; `express` says what such a result is, or that
+there is none.
 """
 
 from __future__ import annotations
@@ -92,6 +93,17 @@ def multiplied(a: Expression, b: Expression) -> Expression | None:
     for number, other in ((a, b), (b, a)):
         if not number.form.terms and not number.units:
             return added([(number.form.constant, other)])
+    for quotients, other in ((a, b), (b, a)):
+        # (a / c) b is a unit again; 1 / c alone is left, for a target may have units that do no more.
+        if quotients.units and not quotients.form.terms and not quotients.form.constant and not other.units:
+            if any(unit.b != ONE or unit.a == ONE for unit in quotients.units):
+                return None
+            form, factor = _normal(other.form)
+            units: dict[Unit, float] = {}
+            for unit, value in quotients.units.items():
+                left, right = sorted((unit.a, form))
+                units[Unit(left, right, unit.c, unit.range)] = factor * value
+            return Expression(Form(), units)
     if a.units or b.units:
         return None
     (left, first), (right, second) = sorted((_normal(a.form), _normal(b.form)))
@@ -166,7 +178,7 @@ def _affine(
     parts: list[list[tuple[float, Expression]]] = [[] for _ in range(constants.size)]
     for name in operation.terms:
         rows, columns = np.nonzero(matrix := operation.matrix(name, math.prod(shapes[name])))
-        for row, column in zip(rows, columns, strict=True):
+        for row, column in zip(rows.tolist(), columns.tolist(), strict=True):
             parts[row].append((float(matrix[row, column]), operands[name][column]))
     return [added(part, float(constant)) for part, constant in zip(parts, constants, strict=True)]
 

@@ -72,7 +72,8 @@ class _Columns:
 
     def __init__(self, points: int) -> None:
         pairs, queries = np.arange(points), np.arange(points)
-        # The start column reads itself; a query with n pairs reads column n, which is pair n's (or the start's).
+        # The start column reads itself; a query with n pairs reads column n, which is pair n's (or the
+        # start's).
         self.previous = np.concatenate([np.maximum(pairs - 1, 0), queries])
         last = np.concatenate([pairs, queries])
         self.seen = (pairs[1:] <= last[:, None]) if points > 1 else np.zeros((2 * points, 0), bool)

@@ -1,7 +1,7 @@
 """The operations of the language: what each reads, what it writes, and which shapes go together.
 
-Registers hold small arrays, and every column of a sequence has all of them: a start column whose data are 0, one
-for each pair (x, y), and one for the query (x, 0). All columns run every operation at once, on their own
+Registers hold small arrays, and every column of a sequence has all of them: a start column whose data are 0,
+one for each pair (x, y), and one for the query (x, 0). All columns run every operation at once, on their own
 registers; `Mov` alone looks at other columns.
 
 Source: Akyürek et al. (2022), section 3.1 (mov, mul, div, aff) and equation 8 (raw); loops are ours.
@@ -22,7 +22,7 @@ from iclkit.errors import UserError, unknown
 Shape = tuple[int, ...]
 
 
-class Where(ABC):
+class Where:
     """Which columns are read. None reads a query's but its own, and none a later pair's."""
 
     @property
@@ -128,7 +128,8 @@ class Mul(Operation):
         target: Register that is written.
         left: First factor.
         right: Second factor.
-        spec: What is multiplied and summed, as for `numpy.einsum`: "i,i->" is a dot product, "i,->i" a multiple.
+        spec: What is multiplied and summed, as for `numpy.einsum`: "i,i->" is a dot product, "i,->i" a
+            multiple.
     """
 
     target: str
@@ -189,8 +190,8 @@ class Div(Operation):
         target: Register that is written.
         source: What is divided.
         divisor: Register of a number.
-        least: What the program promises of the divisor: it is never below this, a positive number. None to leave
-            it to the ranges that follow from the program.
+        least: What the program promises of the divisor: it is never below this, a positive number. None to
+            leave it to the ranges that follow from the program.
         most: The same from above; the target "standard" alone needs it.
     """
 

@@ -2,12 +2,14 @@
 `PROGRAMS`.
 
 In a loop every column takes over from the column before it: after n passes the first n pairs are right, and
-what more passes change is nothing. So the query, after one pass more than it has pairs, is right at every prefix.
+what more passes change is nothing. So the query, after one pass more than it has pairs, is right at every
+prefix.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from math import sqrt
 
 import numpy as np
 
@@ -109,47 +111,46 @@ def gradient_descent(dim: int, points: int, steps: int = 1, rate: float = 0.5) -
     )
 
 
-def ridge(dim: int, points: int, penalty: float = 0.1, largest: float | None = None) -> Program:
+def ridge(dim: int, points: int, penalty: float = 0.1, longest: float | None = None) -> Program:
     """Ridge regression over the whole context by the Sherman-Morrison identity, as `learners.Ridge(penalty)`.
 
-    P = (λI + Σ x xᵀ)⁻¹ and b = Σ x y go from pair to pair: with u = P x,
+    P = λ (λI + Σ x xᵀ)⁻¹, from I on, and b = Σ x y go from pair to pair. With u = P x the next P is
 
-        (P⁻¹ + x xᵀ)⁻¹ = P - u uᵀ / (1 + xᵀu),
+        λ (P⁻¹ λ + x xᵀ)⁻¹ = P - u uᵀ / (λ + xᵀu),
 
-    and ŷ = xᵀP b = uᵀb for the x of the query.
+    and ŷ = xᵀP b / λ = uᵀb / λ for the x of the query. With the factor λ no entry of P is above 1.
 
     Args:
         dim: Dimension of x.
         points: Longest context.
         penalty: λ, positive.
-        largest: The largest 1 + xᵀP x that is divided by, at most 1 + ‖x‖²/λ; the target "standard" is right up
-            to it. If None, for ‖x‖² up to d + 6 √(2d) + 8, which a normal x rarely exceeds.
+        longest: The largest ‖x‖² for which the target "standard" is right, which approximates the division by λ
+            + xᵀP x on [λ, λ + longest]. If None, d + 6 √(2d) + 8, which a normal x rarely exceeds.
 
     Raises:
-        UserError: A penalty that is not positive.
+        UserError: A penalty or a length that is not positive.
 
     Source: Akyürek et al. (2022), theorem 2, for one example; for all of them as above.
     """
     _check_positive("penalty", penalty)
-    if largest is None:
-        largest = 1 + (dim + 6 * np.sqrt(2 * dim) + 8) / penalty
-    if not largest > 1:
-        raise UserError(f"largest must be above 1, given {largest}")
+    reach = dim + 6 * sqrt(2 * dim) + 8 if longest is None else longest
+    _check_positive("longest", reach)
     body = (
         Mov("P", "P", Previous()),
         Mov("b", "b", Previous()),
         Mul("u", "P", "x", "ij,j->i"),
-        Mul("prediction", "u", "b", "i,i->"),
+        Mul("ub", "u", "b", "i,i->"),
+        Aff("prediction", {"ub": 1 / penalty}),
         Mul("xPx", "x", "u", "i,i->"),
-        Aff("c", {"xPx": 1}, 1.0),
-        Mul("uu", "u", "u", "i,j->ij"),
-        # P is positive definite, so 1 + xᵀP x is at least 1.
-        Div("step", "uu", "c", least=1.0, most=float(largest)),
+        Aff("c", {"xPx": 1}, penalty),
+        # P is positive definite, so λ + xᵀP x is at least λ; and P ≤ I.
+        Div("gain", "u", "c", least=penalty, most=penalty + reach),
+        Mul("step", "gain", "u", "i,j->ij"),
         Aff("P", {"P": 1, "step": -1}),
         Mul("xy", "x", "y", "i,->i"),
         Aff("b", {"b": 1, "xy": 1}),
     )
-    start = {"P": np.eye(dim) / penalty, "b": np.zeros(dim)}
+    start = {"P": np.eye(dim), "b": np.zeros(dim)}
     return Program("ridge", dim, points, [Loop(points + 1, body)], start)
 
 

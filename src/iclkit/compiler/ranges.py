@@ -1,7 +1,8 @@
 """Between which numbers the entries of registers lie: what divisions need to know.
 
 Interval arithmetic over the operations; x and y may be anything, and what a loop goes on changing may become
-anything. A product of a register with itself is no square in general ("i,j->ij"), but is where its letters match.
+anything. A product of a register with itself is no square in general ("i,j->ij"), but is where its letters
+match.
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
 """1/c as a layer of GELU units.
 
-The units G(γ (c / t - 1)) bend at points t in a geometric sequence, over a width in proportion to t. So the same
-picture repeats on every scale of c, as 1/c itself does, and the relative error is about the same everywhere. The
-weights on them are a least-squares fit of c · Σ w G = 1 on Chebyshev nodes in log c: no chance, no training.
+The units G(γ (c / t - 1)) bend at points t in a geometric sequence, over a width in proportion to t. So the
+same picture repeats on every scale of c, as 1/c itself does, and the relative error is about the same
+everywhere. The weights on them are a least-squares fit of c · Σ w G = 1 on Chebyshev nodes in log c: no
+chance, no training.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
 """Which operation happens in which block: as early as what it reads allows, so that independent ones share.
 
-A block has two phases: attention, where all `Mov`s of the block read the stream that enters it, and hidden units,
-which read what attention has left. An operation goes to the earliest phase in which its operands are there and
-nobody still needs what it overwrites; in the phase in which an operand is made, if the result is still an
-expression of that phase's inputs (see `expressions.py`). An operand that nothing else reads is made where it is
-read, if that is possible: it then needs no rows.
+A block has two phases: attention, where all `Mov`s of the block read the stream that enters it, and hidden
+units, which read what attention has left. An operation goes to the earliest phase in which its operands are
+there and nobody still needs what it overwrites; in the phase in which an operand is made, if the result is
+still an expression of that phase's inputs (see `expressions.py`). An operand that nothing else reads is made
+where it is read, if that is possible: it then needs no rows.
 """
 
 from __future__ import annotations
@@ -102,7 +102,7 @@ class _Packing:
         time = max([time, *(self.written.get(name, -1) + attention for name in operation.reads)])
         time += time % 2 != (not attention)
         used = dict.fromkeys(operation.reads, 0)
-        if attention:
+        if isinstance(operation, Mov):
             self._block(time).moves.append(operation)
         else:
             time, used, value = self._place(operation, time)

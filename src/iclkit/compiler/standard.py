@@ -7,15 +7,15 @@ Hidden units, with G(z) = z Φ(z) = z/2 + e(z) and e even, e(z) = z²/√(2π) (
                 so two units for a b, an error of order s², and s b is taken back by the row's linear part
     quotient    1/c by a layer of its own (`reciprocal.py`), then a product
 
-LayerNorm: two rows hold N - Σ/2 and -N - Σ/2, Σ the sum of all others. So the mean is 0 and the variance (2 N² +
-Σ²/2 + Σ z²)/W, that is 2 N²/W (1 + O(N⁻²)): the norm divides by a number known beforehand, which its own gain
+LayerNorm: two rows hold N - Σ/2 and -N - Σ/2, Σ the sum of all others. So the mean is 0 and the variance (2 N²
++ Σ²/2 + Σ z²)/W, that is 2 N²/W (1 + O(N⁻²)): the norm divides by a number known beforehand, which its own gain
 takes back. All that is written to the stream writes to these rows too.
 
-Softmax: scores that are largest, 0, where they should and at most -1 elsewhere are sharpened by β; what goes astray
-is e^-β.
+Softmax: scores that are largest, 0, where they should and at most -1 elsewhere are sharpened by β; what goes
+astray is e^-β.
 
-Source: Akyürek et al. (2022), appendix C, for GELU's products and the rows for LayerNorm; the units for products
-and quotients here are others.
+Source: Akyürek et al. (2022), appendix C, for GELU's products and the rows for LayerNorm; the units for
+products and quotients here are others.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from iclkit.compiler.operations import Aff, Div, Loop, Mul, Shape, Statement
 from iclkit.compiler.reciprocal import reciprocal
 from iclkit.compiler.weights import Array, Perceptron, Target
 
-_LEVEL = 1e6
+_LEVEL = 2e6
 _SHARPNESS = 60.0
 _EPS = 1e-5  # that of torch's LayerNorm
 

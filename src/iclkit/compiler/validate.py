@@ -24,9 +24,9 @@ def validate(program: Program, target: str | None = None) -> dict[str, Shape]:
         The shapes of all its registers.
 
     Raises:
-        UserError: Sizes below one, shapes that do not go together, a register that is read before it is written,
-            a loop that changes a shape or that runs less than once, division by what can be 0, or an operation
-            that the target lacks. It names the operation and says why.
+        UserError: Sizes below one, shapes that do not go together, a register that is read before it is
+            written, a loop that changes a shape or that runs less than once, division by what can be 0, or an
+            operation that the target lacks. It names the operation and says why.
     """
     if target is not None and target not in TARGETS:
         raise unknown("target", target, TARGETS)
@@ -90,7 +90,7 @@ def _check_divisor(program: Program, operation: Div, reach: Range, target: str |
         raise _refused(
             program,
             operation,
-            f"{operation.divisor} may be 0: it lies in [{reach[0]:g}, {reach[1]:g}]; promise it a positive least",
+            f"{operation.divisor} may be 0, it lies in [{reach[0]:g}, {reach[1]:g}]; promise a positive least",
         )
     if target == "standard" and not math.isfinite(reach[1]):
         raise _refused(

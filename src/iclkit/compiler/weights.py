@@ -1,7 +1,7 @@
 """The weights of a planned transformer, but for its hidden units, which are the target's own.
 
-A column knows its place p (0 for the start column, n for pair number n, n + 1 for a query behind n pairs) and its
-kind (0 for a pair, -1 for the start, -2 for a query) from rows of its own. Attention scores are
+A column knows its place p (0 for the start column, n for pair number n, n + 1 for a query behind n pairs) and
+its kind (0 for a pair, -1 for the start, -2 for a query) from rows of its own. Attention scores are
 
     previous   -(p_k - p_q + 1)²        largest, 0, at the column before
     own        -(p_k - p_q)²            largest at the column itself
@@ -197,7 +197,7 @@ def _scores(
         q_bias[len(query) + 1], k[len(query) + 1, kind] = _MUCH, 1.0
 
 
-def _balanced(plan: Plan, written: Float[Array, "W *_"]) -> Float[Array, "W *_"]:
+def _balanced(plan: Plan, written: Float[Array, W * _]) -> Float[Array, W * _]:
     """With balance rows that take back, half each, what is written to the others: the mean stays 0."""
     written = written.copy()
     if plan.balance:
