@@ -49,6 +49,16 @@ def _regressor(name: str, task: RegressionTask, points: int, steps: int, **chang
     return Recipe(name=name, task=task, points=points, steps=steps, **settings)
 
 
+def _mostly_short(task: RegressionTask, steps: int) -> dict[str, Any]:
+    """Settings of runs that see contexts of up to 19 pairs until their last eighth: more episodes a second."""
+    return {
+        "optimizer": OptimizerConfig(name="muon", rate=2e-3, matrix_rate=1e-2, betas=(0.9, 0.98)),
+        "curriculum": Curriculum(dim=task.dim, dim_step=0, points=20, points_step=21, every=steps * 7 // 8),
+        "episodes": 64,
+        "steps": steps,
+    }
+
+
 def _linear(name: str, ratio: float, steps: int = 16_000) -> Recipe:
     """Linear functions with weights of variance 1 and noise of variance `ratio`.
 
@@ -59,16 +69,8 @@ def _linear(name: str, ratio: float, steps: int = 16_000) -> Recipe:
     there is: contexts whose inputs nearly depend on each other.
     """
     task = LinearRegression(dim=8, noise_std=math.sqrt(ratio))
-    return _regressor(
-        name,
-        task,
-        points=41,
-        steps=steps,
-        objective=SquaredError(labels="bayes", balance=0.1),
-        optimizer=OptimizerConfig(name="muon", rate=2e-3, matrix_rate=1e-2, betas=(0.9, 0.98)),
-        curriculum=Curriculum(dim=8, dim_step=0, points=20, points_step=21, every=steps * 7 // 8),
-        episodes=64,
-    )
+    objective = SquaredError(labels="bayes", balance=0.1)
+    return _regressor(name, task, points=41, objective=objective, **_mostly_short(task, steps))
 
 
 def linear() -> Recipe:
@@ -119,17 +121,20 @@ def linear_garg() -> Recipe:
 
 def sparse() -> Recipe:
     """Linear functions with 2 of 10 weights not zero: a learner that beats least squares, as Lasso does."""
-    return _regressor("sparse", SparseLinearRegression(dim=10, nonzero=2), points=41, steps=7000)
+    task = SparseLinearRegression(dim=10, nonzero=2)
+    return _regressor("sparse", task, points=41, **_mostly_short(task, 6000))
 
 
 def relu_network() -> Recipe:
     """Two-layer ReLU networks of 100 hidden units, d = 5."""
-    return _regressor("relu-network", ReluNetworks(dim=5), points=41, steps=3000)
+    task = ReluNetworks(dim=5)
+    return _regressor("relu-network", task, points=41, **_mostly_short(task, 6000))
 
 
 def decision_tree() -> Recipe:
     """Decision trees of depth 3, d = 5."""
-    return _regressor("decision-tree", DecisionTrees(dim=5, depth=3), points=41, steps=3000)
+    task = DecisionTrees(dim=5, depth=3)
+    return _regressor("decision-tree", task, points=41, **_mostly_short(task, 6000))
 
 
 def sine() -> Recipe:
