@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 from collections.abc import Callable
 from pathlib import Path
@@ -12,11 +13,15 @@ import torch
 from torch import Tensor, nn
 
 import iclkit
-from iclkit import compiler
+from iclkit import cli, compiler
 from iclkit.analysis.attention_limit import attention_limit, limit_network
+from iclkit.analysis.counterparts import counterpart
+from iclkit.analysis.interpolation import MATCHED, UNMATCHED, straight_lines
+from iclkit.compiler import linear_attention
 from iclkit.errors import UserError
 from iclkit.learners import GradientDescent, GradientDescentPlusPlus, OnFeatures, RegressionLearner
 from iclkit.learners.trained_regression import trained_regressor
+from iclkit.networks import MergedAttention
 from iclkit.regression import InContextRegressor
 from iclkit.tasks import LinearRegression
 from iclkit.training import Trainer, recipe_named, save
@@ -327,3 +332,83 @@ def test_refusals_say_what_is_wrong(message: str) -> None:
     with pytest.raises(UserError, match=message) as caught:
         REFUSED[message]()
     assert "\n" not in str(caught.value)
+
+
+# The line to a trained network
+
+
+def turned_network(network: InContextRegressor, scale: float) -> InContextRegressor:
+    """The same function with other matrices: W_KQ times, and W_PV divided by, a number."""
+    other = copy.deepcopy(network)
+    for block in linear_attention.blocks(other)[: len(other.state_dict()) // 2]:
+        assert isinstance(block.attention, MergedAttention)
+        block.attention.key_query.weight *= scale
+        block.attention.value_out.weight /= scale
+    return other
+
+
+@pytest.mark.parametrize(
+    ("steps", "learner"),
+    [
+        (1, "limit"),
+        (1, GradientDescent(1)),
+        (2, GradientDescent(2, 6.0)),
+        (2, GradientDescentPlusPlus(2, 12.0, 0.15)),
+    ],
+)
+def test_line_to_a_counterpart_is_flat_once_scales_match(
+    steps: int, learner: str | GradientDescent | GradientDescentPlusPlus
+) -> None:
+    recipe = recipe_named("lsa" if steps == 1 else "lsa-recurrent")
+    task = recipe.task
+    assert isinstance(task, LinearRegression)
+    network = recipe.network.build()
+    made = counterpart(network, learner, task)
+    assert {k: v.shape for k, v in made.state_dict().items()} == {
+        k: v.shape for k, v in network.state_dict().items()
+    }
+    expected = GradientDescent(1, attention_limit(task, 10).rate) if steps == 1 else learner
+    assert isinstance(expected, RegressionLearner)
+    x, y = task.sample(16, 11, seeded())
+    torch.testing.assert_close(made(x, y)[:, -1, 0], expected.predict(x, y)[:, -1], atol=1e-5, rtol=1e-5)
+    found = straight_lines(turned_network(made, 3.0), made, task, episodes=64, steps=5)
+    matched, unmatched = found.lines[MATCHED], found.lines[UNMATCHED]
+    # Equal to rounding of float32 with the scales matched; without, a layer adds up to 4/3 times as much.
+    assert float(matched.losses.values.std(1).max()) < 1e-4
+    assert float(unmatched.losses.values.std(1).max()) > 1e-2
+    assert "scales matched" in found.verdict
+    assert found.table().columns == ["fraction", UNMATCHED, MATCHED]
+    assert len(found.to_csv().splitlines()) == 1 + 2 * 5
+
+
+def test_counterparts_that_there_are_not() -> None:
+    recurrent, task = recipe_named("lsa-recurrent").network, LinearRegression(dim=10)
+    network = recurrent.build()
+    with pytest.raises(UserError, match="the limit is known of one layer"):
+        counterpart(network, "limit", task)
+    with pytest.raises(UserError, match="takes 3 layers, the network has 2"):
+        counterpart(network, GradientDescent(3, 1.0), task)
+    with pytest.raises(UserError, match="made by hand are GradientDescent"):
+        counterpart(network, GradientDescent(2, 1.0, "sum"), task)
+    with pytest.raises(UserError, match="only if the query is no key"):
+        counterpart(dataclasses.replace(recurrent, negated=False).build(), GradientDescent(2, 1.0), task)
+    with pytest.raises(UserError, match="this network differs in attention, heads"):
+        counterpart(recipe_named("linear").network.build(), GradientDescent(1, 1.0), LinearRegression())
+    with pytest.raises(UserError, match="must have the same weights"):
+        straight_lines(network, recipe_named("linear").network.build(), task)
+
+
+def test_interpolate_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    recipe = recipe_named("lsa")
+    task = recipe.task
+    assert isinstance(task, LinearRegression)
+    folder = save(compiler.gradient_descent(10, 10, 1, 5.0, plain=True), tmp_path / "made", task)
+    options = ["--episodes", "64", "--steps", "3", "--out", str(tmp_path / "out")]
+    assert cli.main(["interpolate", str(folder), *options]) == 0
+    assert "Barrier from made to limit" in capsys.readouterr().out
+    written = {path.name for path in (tmp_path / "out").iterdir()}
+    assert written == {"interpolate.csv", "interpolate.md", "interpolate.png"}
+    for wrong in (["--steps", "1"], ["gd(2, 1.0)"], ["ridge(1.0)"]):
+        assert cli.main(["interpolate", str(folder), *wrong]) == 2
+    assert cli.main(["interpolate", "gd(1)"]) == 2
+    assert capsys.readouterr().err.count("\n") == 4

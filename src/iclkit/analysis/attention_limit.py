@@ -59,7 +59,7 @@ def attention_limit(task: LinearRegression, points: int) -> LimitMatrices:
             f"the limit is known without noise and for at least 1 pair, given noise_std={task.noise_std} and "
             f"{points} pairs"
         )
-    second, fourth = _moments(task)
+    second, fourth = input_moments(task)
     rate = float(best_rate(float(points), task.dim, second, fourth))
     key_query, value_out = limit_matrices(torch.eye(task.dim, dtype=torch.float64) / rate)
     # What is left of the error of predicting 0; see `best_rate`.
@@ -162,8 +162,8 @@ def distance_to_limit(
     return LimitDistance(kq_off, pv_off, cosine, loss, limit.loss)
 
 
-def _moments(task: LinearRegression) -> tuple[float, float]:
-    """E x_i² and E x_i⁴ of a coordinate."""
+def input_moments(task: LinearRegression) -> tuple[float, float]:
+    """E x_i² and E x_i⁴ of a coordinate of a task's inputs."""
     if task.inputs_law == "uniform":
         return task.half_width**2 / 3, task.half_width**4 / 5
     return 1.0, 3.0

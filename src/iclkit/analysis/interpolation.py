@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from iclkit.analysis.intervals import Curve, Interval
+from iclkit.analysis.intervals import Curve, Interval, cell
 from iclkit.analysis.table import Table
 from iclkit.errors import UserError
 from iclkit.networks import WEIGHTINGS, Attention, BlockConfig, MergedAttention
@@ -56,6 +56,94 @@ class Interpolation:
             for i, t in enumerate(self.fractions)
         ]
         return Table(["fraction", "squared error", "95 % interval"], rows)
+
+
+@dataclass(frozen=True)
+class Lines:
+    """Straight lines between two networks, with and without matching the scales of their attention.
+
+    Args:
+        ends: What the networks are, those at fraction 0 and 1.
+        lines: Interpolations by name.
+        episodes: How many each loss is a mean over.
+    """
+
+    ends: tuple[str, str]
+    lines: dict[str, Interpolation]
+    episodes: int
+
+    @property
+    def verdict(self) -> str:
+        """The barriers, in one line."""
+        barriers = [f"{cell(line.barrier())} {name}" for name, line in self.lines.items()]
+        return f"Barrier from {self.ends[0]} to {self.ends[1]}: {'; '.join(barriers)}."
+
+    @property
+    def head(self) -> str:
+        """What the numbers are of."""
+        return f"{self.verdict}\n\nMeans over {self.episodes} episodes with 95 % intervals."
+
+    def table(self) -> Table:
+        """Mean losses with 95 % intervals by fraction, a column for each line."""
+        first, *_ = self.lines.values()
+        rows = [[f"{t:.2f}"] for t in first.fractions]
+        for line in self.lines.values():
+            found = line.interval()
+            for i, row in enumerate(rows):
+                row.append(f"{found.mean[i]:.4f} [{found.low[i]:.4f}, {found.high[i]:.4f}]")
+        return Table(["fraction", *self.lines], rows)
+
+    def to_csv(self) -> str:
+        """Mean losses and their 95 % intervals."""
+        rows = ["line,fraction,squared_error,low,high"]
+        for name, line in self.lines.items():
+            found = line.interval()
+            rows += [
+                f"{name},{t!r},{float(found.mean[i])!r},{float(found.low[i])!r},{float(found.high[i])!r}"
+                for i, t in enumerate(line.fractions)
+            ]
+        return "\n".join(rows) + "\n"
+
+
+MATCHED, UNMATCHED = "scales matched", "as they are"
+
+
+def straight_lines(
+    a: Any,
+    b: Any,
+    task: RegressionTask,
+    ends: tuple[str, str] = ("a", "b"),
+    points: int = 11,
+    episodes: int = 512,
+    seed: int = 0,
+    steps: int = 21,
+) -> Lines:
+    """The line between two networks as they are, and after matching scales; whichever of the two there are.
+
+    Args:
+        a: As in `interpolate`.
+        b: As in `interpolate`.
+        task: Where the episodes come from.
+        ends: What the networks are.
+        points: Points of each episode, of which the last is predicted.
+        episodes: How many episodes; the same for both lines.
+        seed: Of the episodes.
+        steps: Networks on each line.
+
+    Raises:
+        UserError: Networks of two shapes, which neither line can join; fewer than two steps.
+    """
+    lines, mistakes = {}, []
+    for name, match in ((UNMATCHED, False), (MATCHED, True)):
+        generator = torch.Generator().manual_seed(seed)
+        try:
+            lines[name] = interpolate(a, b, task, points, episodes, generator, steps, match=match)
+        except UserError as mistake:
+            # Of four matrices and two only the products are comparable; of softmax attention only the weights.
+            mistakes.append(mistake)
+    if not lines:
+        raise mistakes[0]
+    return Lines(ends, lines, episodes)
 
 
 def interpolate(

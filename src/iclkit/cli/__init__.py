@@ -28,6 +28,7 @@ COMMANDS = {
     "identify": ("iclkit.cli.identify", "which textbook learner a model has become, with its parameter"),
     "diagonal": ("iclkit.cli.diagonal", "compare models trained at several noises with ridge regression"),
     "pools": ("iclkit.cli.pools", "train on pools of many sizes: which learners know the prior behind them?"),
+    "interpolate": ("iclkit.cli.interpolate", "the loss between a model and another, or weights made by hand"),
     "shifts": ("iclkit.cli.shifts", "measure a regression learner out of its distribution"),
     "card": ("iclkit.cli.card", "measure a model against the exact reference and write its card"),
     "demo": ("iclkit.cli.demo", "write a report that shows what it is all about"),
@@ -93,7 +94,7 @@ def _dispatch(argv: list[str]) -> int:
 
 
 def _overview() -> str:
-    lines = [f"  {name:10}{what}" for name, (_, what) in COMMANDS.items()]
+    lines = [f"  {name:12}{what}" for name, (_, what) in COMMANDS.items()]
     return "\n".join(
         [
             "usage: iclkit COMMAND ...",

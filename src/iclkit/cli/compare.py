@@ -55,7 +55,7 @@ def run(argv: list[str]) -> None:
         save(given.out, "compare", found, tables, comparison_figure(found))
 
 
-def add_options(parser: Parser) -> None:
+def add_options(parser: Parser, episodes: int = 256) -> None:
     """What `compare` and `shifts` have in common."""
     parser.add_argument(
         "--task", help="a regression task: linear, LinearRegression(dim=8) (default: the model's own)"
@@ -65,7 +65,7 @@ def add_options(parser: Parser) -> None:
     parser.add_argument(
         "--points", type=int, help="queries of each episode (default: 40, or as many as the model takes)"
     )
-    parser.add_argument("--episodes", type=int, default=256, help="episodes (default: 256)")
+    parser.add_argument("--episodes", type=int, default=episodes, help=f"episodes (default: {episodes})")
     parser.add_argument("--seed", type=int, default=0, help="seed of the episodes (default: 0)")
     parser.add_argument(
         "--out", type=Path, metavar="DIR", help="folder for the figure, the tables and all numbers"

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 
 from iclkit.analysis.compare import BAYES, Comparison
 from iclkit.analysis.interpolation import Interpolation
-from iclkit.analysis.intervals import Curve
+from iclkit.analysis.intervals import Curve, cell
 from iclkit.analysis.naming import written
 from iclkit.analysis.shifts import UNSHIFTED, ShiftComparison
 from iclkit.report.figures import INK
@@ -118,10 +118,14 @@ def interpolation_figure(lines: Mapping[str, Interpolation], ends: tuple[str, st
     for (name, line), colour in zip(lines.items(), COLOURS, strict=False):
         interval = line.interval()
         axes.fill_between(line.fractions, interval.low, interval.high, color=colour, alpha=0.15, linewidth=0)
-        axes.plot(line.fractions, interval.mean, color=colour, linewidth=2, label=name)
+        label = f"{name}: barrier {cell(line.barrier())}"
+        axes.plot(line.fractions, interval.mean, color=colour, linewidth=2, label=label)
         highest = max(highest, float(interval.high.max()))
     axes.set(xlim=(0, 1), ylim=(0, 1.08 * highest))
     axes.set_xticks([0, 0.25, 0.5, 0.75, 1], [ends[0], "¼", "½", "¾", ends[1]])
+    first, *_, last = axes.get_xticklabels()
+    first.set_horizontalalignment("left")
+    last.set_horizontalalignment("right")
     axes.set_xlabel("between the networks", size=11.5, color=INK)
     axes.set_ylabel("squared error", size=11.5, color=INK)
     axes.set_title("Loss along the straight line; bands: 95 % intervals", size=12, color=INK, loc="left")
