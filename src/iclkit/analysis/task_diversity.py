@@ -20,8 +20,8 @@ Place = Literal["pool", "prior"]
 PLACES: dict[Place, str] = {"pool": "functions of the pool", "prior": "new functions of the prior"}
 """Where learners are compared, in words."""
 _PUBLISHED = (
-    "Published, after half a million updates: close to dMMSE up to M = 2^6, and close to ridge past a threshold "
-    "between 2^14 and 2^15 (8 layers of width 128) or 2^11 and 2^12 (4 layers of width 64)."
+    "Published, after half a million updates: close to dMMSE up to M = 2^6, and close to ridge past a "
+    "threshold between 2^14 and 2^15 (8 layers of width 128) or 2^11 and 2^12 (4 layers of width 64)."
 )
 _NEARER = {-1: "dMMSE", 0: "neither", 1: "ridge"}
 
