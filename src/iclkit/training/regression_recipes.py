@@ -218,7 +218,11 @@ def lsa_recurrent() -> Recipe:
 def pool() -> Recipe:
     """A finite pool of noisy linear functions, d = 8: a learner that memorises the pool if it is small.
 
-    Its size M is `--task.size`; `pool_sweep` makes the recipes of many sizes.
+    Its size M is `--task.size`; `iclkit pools` trains it on many sizes, each in about 70 seconds of one core.
+    What they show (squared difference / d on functions of the pool, and on new ones): M = 2 is at 0.0003 of
+    dMMSE, M = 4 at 0.002; from M = 32 on ridge is nearer in both places, and for M = 2^8 and 2^10 at 0.05, what
+    2500 updates leave of it. The published networks know pools of up to 2^6 members after half a million
+    updates of 256 episodes, where this one has 80 000 in all: it sees each member of a larger pool too rarely.
     """
     recipe = _regressor(
         "pool",
