@@ -69,12 +69,18 @@ def _initial(recipe: Recipe) -> nn.Module:
     network = recipe.network.build(recipe.seed)
     if recipe.start is None:
         return network
-    weights = load(recipe.start, recipe.kind).network.state_dict()
+    start = load(recipe.start, recipe.kind).network
+    weights = start.state_dict()
     shapes = {name: tuple(value.shape) for name, value in network.state_dict().items()}
     if shapes != {name: tuple(value.shape) for name, value in weights.items()}:
         raise UserError(
             f"the network of {recipe.start} is of another shape than the recipe's; "
             "make the recipe's network the same, or start from fresh weights (start = None)"
+        )
+    if getattr(start, "negated", False) != getattr(network, "negated", False):
+        raise UserError(
+            f"the network of {recipe.start} reads its last entry with the other sign than the recipe's; set "
+            f"network.negated to {start.negated}"
         )
     network.load_state_dict(weights)
     return network
