@@ -295,6 +295,9 @@ def test_training_may_start_at_gradient_descent(tmp_path: Path) -> None:
     )
     with pytest.raises(UserError, match="of another shape than the recipe's"):
         Trainer(other)
+    other = dataclasses.replace(recipe, network=dataclasses.replace(recipe.network, negated=False))
+    with pytest.raises(UserError, match="the other sign than the recipe's"):
+        Trainer(dataclasses.replace(other, start=str(tmp_path / "made")))
 
 
 # Refusals

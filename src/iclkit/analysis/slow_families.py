@@ -46,7 +46,7 @@ def averaged_correction(task: RegressionTask, points: int) -> Family:
     """
     parameters = (
         Parameter("steps", (2, 3, 4, 6, 8), whole=True),
-        Parameter("rate", log_grid(1e-2, 10, 3), symbol="η"),
+        Parameter("rate", log_grid(1e-2, 100, 3), symbol="η"),
         Parameter("gamma", log_grid(1e-3, 10, 3), symbol="γ"),
     )
     return Family(
