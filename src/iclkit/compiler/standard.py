@@ -105,7 +105,7 @@ def _hidden_units(plan: Plan, block: PlannedBlock, scale: float) -> Perceptron |
         if unit.c == ONE:
             _product(plan, unit, out, scale, units, linear, bias)
         else:
-            _reciprocal(plan, unit, out, units, bias)
+            _reciprocal(plan, unit, out, units)
     for row, vector in linear.items():
         if vector.any():
             units.add(vector, 0.0, {row: 1.0})
@@ -136,12 +136,10 @@ def _product(
         bias[row] -= value * factor * scale * unit.b.constant
 
 
-def _reciprocal(plan: Plan, unit: Unit, out: dict[int, float], units: _Units, bias: Array) -> None:
+def _reciprocal(plan: Plan, unit: Unit, out: dict[int, float], units: _Units) -> None:
     assert unit.a == unit.b == ONE
     assert unit.range is not None
     gadget, c = reciprocal(*unit.range), plan.vector(unit.c)
     for slope, weight in zip(gadget.slopes, gadget.weights, strict=True):
         shift = slope * unit.c.constant + gadget.shift
         units.add(slope * c, shift, {row: weight * value for row, value in out.items()})
-    for row, value in out.items():
-        bias[row] += gadget.constant * value

@@ -197,7 +197,7 @@ def _scores(
         q_bias[len(query) + 1], k[len(query) + 1, kind] = _MUCH, 1.0
 
 
-def _balanced(plan: Plan, written: Float[Array, W * _]) -> Float[Array, W * _]:
+def _balanced(plan: Plan, written: Float[Array, "W ..."]) -> Float[Array, "W ..."]:
     """With balance rows that take back, half each, what is written to the others: the mean stays 0."""
     written = written.copy()
     if plan.balance:
