@@ -324,6 +324,7 @@ REFUSED: dict[str, Callable[[], object]] = {
     "length_scale must be positive": lambda: compiler.kernel_smoother(3, 5, 0.0),
     "gamma must be a symmetric matrix": lambda: compiler.trained_limit(torch.ones(2, 3), 5),
     "gamma must be positive definite": lambda: compiler.trained_limit(torch.ones(2, 2), 5),
+    "negated=True needs embedding='identity'": lambda: InContextRegressor(3, negated=True),
     "the task's inputs have dim 3, the network takes 2": lambda: save(
         compiler.copying(2, 5), "unused", LinearRegression(dim=3)
     ),
