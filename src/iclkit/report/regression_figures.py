@@ -122,7 +122,8 @@ def interpolation_figure(lines: Mapping[str, Interpolation], ends: tuple[str, st
         axes.plot(line.fractions, interval.mean, color=colour, linewidth=2, label=label)
         highest = max(highest, float(interval.high.max()))
     axes.set(xlim=(0, 1), ylim=(0, 1.08 * highest))
-    axes.set_xticks([0, 0.25, 0.5, 0.75, 1], [ends[0], "¼", "½", "¾", ends[1]])
+    # The names of the ends stand in a line of their own, and inwards, for they may be long.
+    axes.set_xticks([0, 0.25, 0.5, 0.75, 1], [f"0\n{ends[0]}", "¼", "½", "¾", f"1\n{ends[1]}"])
     first, *_, last = axes.get_xticklabels()
     first.set_horizontalalignment("left")
     last.set_horizontalalignment("right")
