@@ -6,7 +6,7 @@ Shape letters: W rows of the residual stream.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 
 import numpy as np
 from jaxtyping import Float
@@ -16,7 +16,7 @@ from iclkit.compiler.allocate import allocate, dirty_rows
 from iclkit.compiler.expressions import Expression, Form, Unit
 from iclkit.compiler.operations import Div, Shape, Statement, Where
 from iclkit.compiler.program import Program
-from iclkit.compiler.schedule import Block, find_live, originals, schedule, unrolled, without_idle
+from iclkit.compiler.schedule import Block, find_live, loops, originals, schedule, unrolled, without_idle
 from iclkit.regression.registers import Register
 
 Vector = Float[NDArray[np.float64], " W"]
@@ -53,13 +53,33 @@ class Row:
     units: Mapping[Unit, float]
 
 
+@dataclass(frozen=True)
+class Traffic:
+    """The registers that a phase reads and writes."""
+
+    reads: frozenset[str]
+    writes: frozenset[str]
+
+
 @dataclass(frozen=True, eq=False)
 class PlannedBlock:
-    """A block: what its attention adds, and what its hidden units do."""
+    """A block: what its attention adds, what its hidden units add, and of which operations and registers.
+
+    Args:
+        copies: The heads of its attention.
+        rows: What the hidden units add.
+        operations: What it carries out.
+        attention: The registers that its attention reads and writes.
+        units: The registers that its hidden units read and write.
+        live: The registers that are needed before it, between its phases and after it.
+    """
 
     copies: tuple[Copy, ...]
     rows: Mapping[int, Row]
-    does: tuple[str, ...] = ()
+    operations: tuple[str, ...]
+    attention: Traffic
+    units: Traffic
+    live: tuple[frozenset[str], frozenset[str], frozenset[str]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,8 +93,9 @@ class Plan:
         balance: Rows that keep mean and variance of the stream what they are; none where they need not.
         registers: The rows of registers.
         blocks: The blocks with weights of their own.
+        shapes: Of all registers of the program.
         order: For each block of the transformer which of `blocks` it is.
-        live: For each block of the transformer the registers that it leaves.
+        loops: For each loop the first of its `blocks`, the one after the last, and how often it runs.
     """
 
     program: Program
@@ -85,7 +106,7 @@ class Plan:
     shapes: Mapping[str, Shape]
     blocks: tuple[PlannedBlock, ...]
     order: tuple[int, ...]
-    live: tuple[frozenset[str], ...] = field(repr=False)
+    loops: tuple[tuple[int, int, int], ...]
 
     @property
     def like(self) -> tuple[int, ...]:
@@ -97,9 +118,10 @@ class Plan:
         always = (True,) * len(self.order)
         names = {"place": self.codes[0], "place²": self.codes[1], "kind": self.codes[2]}
         names |= dict(zip(("balance+", "balance-"), self.balance, strict=False))
+        held = [self.blocks[index].live[2] for index in self.order]
         own = [Register(name, (), row, always) for name, row in names.items()]
         found = [
-            Register(name, self.shapes[name], rows.start, tuple(name in live for live in self.live))
+            Register(name, self.shapes[name], rows.start, tuple(name in live for live in held))
             for name, rows in sorted(self.registers.items(), key=lambda item: item[1].start)
         ]
         return (*own, *found)
@@ -144,10 +166,8 @@ def plan(
     ]
     dirty = dirty_rows(items, rows, at_first)
     order = tuple(own.index(block) for block in unrolled(items))
-    live = tuple(frozenset(own[index].live[2]) for index in order)
-    made = Plan(program, width, (0, 1, 2), tuple(range(3, first)), rows, shapes, (), order, live)
-    blocks = tuple(_block(block, made, *dirty[block]) for block in own)
-    return Plan(program, width, (0, 1, 2), made.balance, rows, shapes, blocks, order, live)
+    made = Plan(program, width, (0, 1, 2), tuple(range(3, first)), rows, shapes, (), order, tuple(loops(items)))
+    return replace(made, blocks=tuple(_block(block, made, *dirty[block]) for block in own))
 
 
 def _block(block: Block, made: Plan, before: set[int], between: set[int]) -> PlannedBlock:
@@ -165,7 +185,18 @@ def _block(block: Block, made: Plan, before: set[int], between: set[int]) -> Pla
         for name, expressions in block.values.items()
         for row, expression in zip(made.registers[name], expressions, strict=True)
     }
-    return PlannedBlock(tuple(copies.values()), rows)
+    cells = {cell[0] for expressions in block.values.values() for each in expressions for cell in each.cells()}
+    return PlannedBlock(
+        tuple(copies.values()),
+        rows,
+        tuple(map(str, block.does)),
+        Traffic(
+            frozenset(name for move in block.moves for name in move.reads),
+            frozenset(move.target for move in block.moves),
+        ),
+        Traffic(frozenset(cells), frozenset(block.values)),
+        (frozenset(block.live[0]), frozenset(block.live[1]), frozenset(block.live[2])),
+    )
 
 
 def _row(expression: Expression, row: int, made: Plan, dirty: bool) -> Row:

@@ -270,7 +270,8 @@ class Aff(Operation):
         constant = ""
         if np.any(np.asarray(self.constant)):
             constant = f" {float(np.asarray(self.constant)):+.4g}" if np.ndim(self.constant) == 0 else " + c"
-        return f"aff {self.target} ← {' '.join(term(*item) for item in self.terms.items())}{constant}"
+        terms = "".join(f" {term(*item)}" for item in self.terms.items())
+        return f"aff {self.target} ←{terms}{constant or ' 0' * (not terms)}"
 
 
 @dataclass(frozen=True, eq=False)

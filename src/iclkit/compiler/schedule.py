@@ -28,11 +28,13 @@ class Block:
         values: What its hidden units make of each register, entry by entry.
         live: The registers whose values are still needed when the block is entered, between its phases, and
             when it is left.
+        does: The operations that were put here.
     """
 
     moves: list[Mov] = field(default_factory=list)
     values: dict[str, Expressions] = field(default_factory=dict)
     live: tuple[set[str], set[str], set[str]] = field(default_factory=lambda: (set(), set(), set()))
+    does: list[Operation] = field(default_factory=list)
 
 
 @dataclass(eq=False)
@@ -107,6 +109,7 @@ class _Packing:
         else:
             time, used, value = self._place(operation, time)
             self._block(time).values[target] = value
+        self._block(time).does.append(operation)
         for name in used:
             self.read[name] = max(self.read.get(name, 0), time)
         self.written[target], self.read[target] = time, 0
@@ -121,6 +124,8 @@ class _Packing:
                 operands, used = self._operands(operation, time, inline)
                 value = express(operation, operands, self.shapes, self.ranges)
                 if value is not None:
+                    for name in inline:
+                        self._moved(name, time)
                     return time, used, value
             time += 2
 
@@ -146,6 +151,13 @@ class _Packing:
         if self.uses[name] > 1 or made_of is None or not made_by_units:
             return False
         return all(self.version[part] == number for part, number in made_of.items())
+
+    def _moved(self, name: str, time: int) -> None:
+        """Note that what made a register is done in another phase."""
+        made_by = self.blocks[self.written[name] // 2].does
+        maker = next(operation for operation in reversed(made_by) if operation.target == name)
+        made_by.remove(maker)
+        self._block(time).does.append(maker)
 
     def _block(self, time: int) -> Block:
         while len(self.blocks) <= time // 2:
@@ -220,6 +232,19 @@ def originals(items: Schedule) -> Iterator[Block]:
             yield from originals(item.body)
         else:
             yield item
+
+
+def loops(items: Schedule, first: int = 0) -> list[tuple[int, int, int]]:
+    """For each loop its first block, the one after its last (in the order of `originals`), and its passes."""
+    found = []
+    for item in items:
+        if isinstance(item, Repeat):
+            inner = sum(1 for _ in originals(item.body))
+            found += [(first, first + inner, item.times), *loops(item.body, first)]
+            first += inner
+        else:
+            first += 1
+    return found
 
 
 def unrolled(items: Schedule) -> Iterator[Block]:
