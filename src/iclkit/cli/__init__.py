@@ -28,7 +28,11 @@ COMMANDS = {
     "identify": ("iclkit.cli.identify", "which textbook learner a model has become, with its parameter"),
     "diagonal": ("iclkit.cli.diagonal", "compare models trained at several noises with ridge regression"),
     "pools": ("iclkit.cli.pools", "train on pools of many sizes: which learners know the prior behind them?"),
-    "interpolate": ("iclkit.cli.interpolate", "the loss between a model and another, or weights made by hand"),
+    "interpolate": (
+        "iclkit.cli.interpolate",
+        "the loss between a model and another, or weights made by hand",
+    ),
+    "compile": ("iclkit.cli.compile", "turn a learning algorithm into the weights of a transformer"),
     "shifts": ("iclkit.cli.shifts", "measure a regression learner out of its distribution"),
     "card": ("iclkit.cli.card", "measure a model against the exact reference and write its card"),
     "demo": ("iclkit.cli.demo", "write a report that shows what it is all about"),
