@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import time
 from pathlib import Path
@@ -19,7 +20,10 @@ from iclkit.errors import UserError
 from iclkit.learners import Ridge
 from iclkit.learners.trained_regression import TrainedRegressor
 from iclkit.tasks import LinearRegression
+from iclkit.training import recipe_named
 from iclkit.training.models import save
+from iclkit.training.network_config import RegressorConfig
+from iclkit.training.trainer import Trainer
 
 # What "exact" may differ from the interpreter by: rounding, also that of ill-conditioned contexts.
 EXACT = 1e-10
@@ -243,3 +247,24 @@ def test_identify_names_compiled_programs(target: str) -> None:
     assert family == "GD"
     assert parameters["steps"].value == 3
     assert parameters["rate"].value == pytest.approx(0.4, rel=0.01)
+
+
+def test_training_may_start_at_a_compiled_network(tmp_path: Path) -> None:
+    """A recipe of the same shapes: its first loss is that of the algorithm, up to float32."""
+    program = programs.averaging(3, 10)
+    network = compile(program, "standard")
+    folder = save(network, tmp_path / "averaging", LinearRegression(dim=3))
+    recipe = dataclasses.replace(
+        recipe_named("linear"),
+        task=LinearRegression(dim=3),
+        network=RegressorConfig(**network.arguments),
+        points=11,
+        start=str(folder),
+    )
+    trainer = Trainer(recipe)
+    x, y = episodes(3, 10)
+    found = trainer.network(x.float(), y.float())[..., 0]
+    # Products of float32 at this scale are lost in rounding, but the same weights are there.
+    assert found.shape == y.shape
+    for name, value in network.state_dict().items():
+        torch.testing.assert_close(trainer.network.state_dict()[name], value.float())

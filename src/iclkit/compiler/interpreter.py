@@ -7,7 +7,7 @@ last, and one for each query.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -18,7 +18,7 @@ from torch import Tensor
 from iclkit.compiler.operations import Aff, Div, Largest, Loop, Mov, Mul, Operation, Pairs, Previous, Raw, Where
 from iclkit.compiler.program import Program
 from iclkit.compiler.validate import validate
-from iclkit.learners.regression import RegressionLearner
+from iclkit.errors import UserError
 
 Array = NDArray[np.float64]
 
@@ -43,8 +43,8 @@ def interpret(program: Program, x: Float[Array, "B N d"], y: Float[Array, "B N"]
 
 
 @dataclass(frozen=True, eq=False)
-class Interpreted(RegressionLearner):
-    """A program as a learner, carried out by the interpreter.
+class Interpreted:
+    """A program carried out by the interpreter, as what `compare` and `identify` take for a learner.
 
     Args:
         program: The program.
@@ -54,15 +54,22 @@ class Interpreted(RegressionLearner):
     """
 
     program: Program
-    dim: int = field(init=False)  # pyright: ignore[reportIncompatibleVariableOverride]
-    limit: int = field(init=False)  # pyright: ignore[reportIncompatibleVariableOverride]
 
     def __post_init__(self) -> None:
         validate(self.program)
-        object.__setattr__(self, "dim", self.program.dim)
-        object.__setattr__(self, "limit", self.program.points)
 
-    def _predict(self, x: Float[Tensor, "B N d"], y: Float[Tensor, "B N"]) -> Float[Tensor, "B N"]:
+    def predict(self, x: Float[Tensor, "B N d"], y: Float[Tensor, "B N"]) -> Float[Tensor, "B N"]:
+        """Predict every y_n from x_n and the pairs before n.
+
+        Args:
+            x: Inputs.
+            y: Targets; the last is not looked at.
+
+        Raises:
+            UserError: Inputs of another dimension than the program's.
+        """
+        if x.shape[-1] != self.program.dim:
+            raise UserError(f"{self.program.name} takes inputs of dim {self.program.dim}, given {x.shape[-1]}")
         registers = interpret(self.program, x.double().cpu().numpy(), y.double().cpu().numpy())
         return torch.from_numpy(registers[self.program.output][:, x.shape[1] :]).to(y)
 

@@ -1,0 +1,81 @@
+"""`iclkit compile` and its picture."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+import torch
+
+import iclkit
+from compiler_programs import CASES, episodes
+from iclkit import cli
+from iclkit.compiler.compilation import planned
+from iclkit.learners import Ridge
+from iclkit.report.program_figure import program_figure
+
+
+@pytest.mark.parametrize("name", ["ridge", "nested"])
+def test_pictures_show_every_register(name: str) -> None:
+    for target in ("exact", "standard"):
+        figure = program_figure(plan := planned(CASES[name].make(3, 4), target), target)
+        labels = {label.get_text().split("  ")[0] for label in figure.axes[0].get_yticklabels()}
+        assert labels == set(plan.registers)
+        texts = " ".join(text.get_text() for axes in figure.axes for text in axes.texts)
+        assert all(f"{times} times" in texts for *_, times in plan.loops)
+        assert all(operation in texts for block in plan.blocks for operation in block.operations)
+
+
+# The command
+
+
+def test_the_command_writes_model_and_picture(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    model, picture = tmp_path / "model", tmp_path / "picture.png"
+    arguments = ["compile", "ridge", "--d", "3", "--points", "6", "--target", "standard", "--penalty", "0.5"]
+    assert cli.main([*arguments, "--out", str(model), "--draw", str(picture)]) == 0
+    printed = capsys.readouterr().out
+    for line in ("layers      35, of which 5 have weights of their own", "layers 1 to 5 are run 7 times"):
+        assert line in printed
+    assert re.search(r"^P +3×3 +5 to 13$", printed, re.MULTILINE)
+    found = re.search(r"largest error against the interpreter: (\S+),", printed)
+    assert found is not None
+    assert float(found[1]) < 1e-4
+    assert picture.read_bytes().startswith(b"\x89PNG")
+    x, y = episodes(3, 6)
+    torch.testing.assert_close(iclkit.load(model).predict(x, y), Ridge(0.5).predict(x, y), rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ("rigde", "unknown program 'rigde'; did you mean 'ridge'"),
+        ("ridge --penalty 0", "penalty must be positive"),
+        ("ridge --rate 0.1", "ridge has no --rate; it takes --penalty, --longest"),
+        ("averaging --steps 2", "averaging has no --steps; it takes no constants"),
+        ("sgd --d 0", "dim must be at least 1"),
+        ("sgd --target best", "unknown target 'best'"),
+        ("sgd --scale 0.1", "--scale is of target 'standard'"),
+        ("sgd --target standard --scale 0", "scale must lie in (0, 1]"),
+        ("nearest-neighbor --target standard", "target 'standard' lacks it"),
+        ("sgd --out taken", "already exists"),
+        ("sgd --draw nowhere/file.png", "does not exist"),
+        ("sgd --pionts 4", "unknown option '--pionts'; did you mean '--points'"),
+    ],
+)
+def test_mistakes_are_told_in_one_line(
+    arguments: str,
+    message: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "taken").mkdir()
+    (tmp_path / "taken" / "file").write_text("")
+    assert cli.main(["compile", *arguments.split()]) == 2
+    said = capsys.readouterr()
+    assert message in said.err
+    assert said.err.count("\n") == 1
+    assert not said.out
+    assert sorted(path.name for path in tmp_path.rglob("*")) == ["file", "taken"]
