@@ -122,7 +122,8 @@ def linear_garg() -> Recipe:
 def sparse() -> Recipe:
     """Linear functions with 2 of 10 weights not zero: a learner that beats least squares, as Lasso does."""
     task = SparseLinearRegression(dim=10, nonzero=2)
-    return _regressor("sparse", task, points=41, **_mostly_short(task, 6000))
+    objective = SquaredError(labels="bayes", balance=0.1)
+    return _regressor("sparse", task, points=41, objective=objective, **_mostly_short(task, 8000))
 
 
 def relu_network() -> Recipe:
