@@ -79,3 +79,14 @@ def test_mistakes_are_told_in_one_line(
     assert said.err.count("\n") == 1
     assert not said.out
     assert sorted(path.name for path in tmp_path.rglob("*")) == ["file", "taken"]
+
+
+def test_a_compiled_model_is_identified_on_functions_of_its_own_dimension(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = tmp_path / "model"
+    assert cli.main(["compile", "ridge", "--d", "3", "--points", "6", "--out", str(model)]) == 0
+    assert cli.main(["identify", str(model), "--families", "ridge", "least squares", "--episodes", "32"]) == 0
+    printed = capsys.readouterr().out
+    assert "LinearRegression(dim=3)" in printed
+    assert "is ridge" in printed.replace("\n", " ")

@@ -91,7 +91,9 @@ def model_and_task(given: argparse.Namespace) -> tuple[Any, RegressionTask]:
     learner = parse_learner(given.model)
     if given.task is not None:
         return learner, parse_task(given.task, dim=given.dim, noise_std=given.noise_std)
-    own = getattr(learner, "task", None) or parse_task("LinearRegression")
+    own = getattr(learner, "task", None)
+    if own is None:  # a textbook learner, or weights made by hand
+        own = with_fields(parse_task("LinearRegression"), dim=learner.dim)
     return learner, with_fields(own, dim=given.dim, noise_std=given.noise_std)
 
 
