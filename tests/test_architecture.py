@@ -26,7 +26,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 FLOORS = [
     ["errors"],
     ["tasks", "networks"],
-    ["energy", "regression"],
+    ["energy", "regression", "sequences"],
     ["learners"],
     ["compiler"],
     ["analysis"],

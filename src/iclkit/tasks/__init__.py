@@ -21,6 +21,7 @@ from iclkit.tasks.regression import Functions, Pairs, RegressionTask, Setting
 from iclkit.tasks.regression_arrays import PairsTask
 from iclkit.tasks.regression_mixtures import MixedFunctions, TaskMixture
 from iclkit.tasks.relu_networks import ReluFunctions, ReluNetworks
+from iclkit.tasks.sequences import Copying, RepeatedTokens, Sequences, SequenceTask
 from iclkit.tasks.shifts import (
     SHIFTS,
     DiagonalCovariance,
@@ -69,13 +70,17 @@ REGRESSION_TASKS: dict[str, type[RegressionTask]] = {
     )
 }
 
+SEQUENCE_TASKS: dict[str, type[SequenceTask]] = {task.__name__: task for task in (RepeatedTokens, Copying)}
+
 __all__ = [
     "REGRESSION_TASKS",
+    "SEQUENCE_TASKS",
     "SHIFTS",
     "TASKS",
     "ArrayTask",
     "BroadMixtures",
     "ConjugateMixtures",
+    "Copying",
     "DecisionTrees",
     "DensityTask",
     "DiagonalCovariance",
@@ -107,7 +112,10 @@ __all__ = [
     "ReluFunctions",
     "ReluNetworks",
     "RepeatedQueries",
+    "RepeatedTokens",
     "Scaled",
+    "SequenceTask",
+    "Sequences",
     "Setting",
     "SignClassification",
     "SineCurves",

@@ -1,0 +1,183 @@
+"""Sequences of tokens: a contract that each registered task passes, and the network that predicts them."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from typing import Any
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from iclkit.errors import UserError
+from iclkit.sequences import TokenTransformer, next_token_losses
+from iclkit.tasks import SEQUENCE_TASKS, Copying, RepeatedTokens, SequenceTask
+from iclkit.training.codec import decode, encode
+
+LENGTH = 48
+TASKS: dict[str, SequenceTask] = {name: task() for name, task in SEQUENCE_TASKS.items()} | {
+    "distinct": RepeatedTokens(distinct=True),
+    "one period": RepeatedTokens(vocabulary=5, shortest=7, longest=7),
+    "short copies": Copying(vocabulary=3, shortest=1, longest=2, distinct=True),
+}
+every_task = pytest.mark.parametrize("task", TASKS.values(), ids=list(TASKS))
+
+
+def generator(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+@every_task
+def test_tokens_are_whole_numbers_of_the_vocabulary(task: SequenceTask) -> None:
+    drawn = task.draw(256, LENGTH, generator())
+    assert drawn.tokens.shape == drawn.source.shape == (256, LENGTH)
+    assert drawn.tokens.dtype == torch.int64
+    # Missing one of at most 32 tokens among 256 sequences, each with one at random: (31/32)^256 < 4e-4.
+    assert set(drawn.tokens.unique().tolist()) == set(range(task.vocabulary))
+
+
+@every_task
+def test_a_copy_is_what_its_source_is_and_comes_after_it(task: SequenceTask) -> None:
+    drawn = task.draw(64, LENGTH, generator())
+    assert drawn.copied.any(1).all()
+    assert (drawn.source < torch.arange(LENGTH)).all()
+    origin = drawn.tokens.gather(1, drawn.source.clamp(min=0))
+    assert torch.equal(origin[drawn.copied], drawn.tokens[drawn.copied])
+
+
+@every_task
+def test_the_generator_alone_decides(task: SequenceTask, untouched_generators: None) -> None:
+    one, again, other = (task.sample(8, LENGTH, generator(seed)) for seed in (1, 1, 2))
+    assert torch.equal(one, again)
+    assert not torch.equal(one, other)
+
+
+@every_task
+@pytest.mark.parametrize(("episodes", "length"), [(0, 5), (3, 0), (3, 1)])
+def test_small_batches(task: SequenceTask, episodes: int, length: int) -> None:
+    assert task.sample(episodes, length, generator()).shape == (episodes, length)
+
+
+@every_task
+def test_a_task_can_be_written_down_and_read(task: SequenceTask) -> None:
+    assert decode(type(task), encode(task)) == task
+    assert dataclasses.is_dataclass(task)
+
+
+@every_task
+@pytest.mark.parametrize("given", [{"episodes": -1, "length": 4}, {"episodes": 2, "length": 1.5}])
+def test_numbers_of_sequences_that_are_none(task: SequenceTask, given: dict[str, Any]) -> None:
+    with pytest.raises(UserError, match="must be"):
+        task.draw(**given)
+
+
+def test_periods_are_uniform_and_random() -> None:
+    source = RepeatedTokens(shortest=2, longest=5).draw(4000, 8, generator()).source
+    periods = (7 - source[:, -1]).bincount(minlength=6)
+    assert periods[:2].sum() == 0
+    # A count of 4000 with p = 1/4 has the standard deviation 27; five of them: false alarm < 3e-6.
+    assert (periods[2:] - 1000).abs().max() < 137
+
+
+def test_distinct_tokens_differ() -> None:
+    tokens = RepeatedTokens(vocabulary=9, shortest=9, longest=9, distinct=True).sample(50, 9, generator())
+    assert torch.equal(tokens.sort(-1).values, torch.arange(9).expand(50, 9))
+
+
+def test_copying_written_out() -> None:
+    drawn = Copying(vocabulary=6, shortest=3, longest=3).draw(1, 9, generator())
+    a, b, c = drawn.tokens[0, :3].tolist()
+    assert drawn.tokens[0].tolist() == [a, b, c, 5, a, b, c, 5, 5]
+    assert drawn.source[0].tolist() == [-1, -1, -1, -1, 0, 1, 2, -1, -1]
+
+
+@pytest.mark.parametrize(
+    ("kind", "given", "message"),
+    [
+        (RepeatedTokens, {"shortest": 0}, "shortest must be at least 1, given 0"),
+        (RepeatedTokens, {"shortest": 9, "longest": 8}, "longest must be at least 9, given 8"),
+        (RepeatedTokens, {"vocabulary": 1}, "vocabulary must be at least 2, given 1"),
+        (RepeatedTokens, {"longest": 2.5}, "longest must be a whole number, given 2.5"),
+        (RepeatedTokens, {"vocabulary": 20, "distinct": True}, "longest to be at most 20, given 24"),
+        (Copying, {"vocabulary": 20, "distinct": True}, "longest to be at most 19, given 20"),
+    ],
+)
+def test_sizes_that_no_sequence_has(kind: Any, given: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        kind(**given)
+
+
+# The network
+
+SMALL: dict[str, Any] = {"vocabulary": 7, "width": 12, "heads": 3, "max_length": 10}
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"norm": False, "bias": True}, {"mlp_ratio": 2}, {"attention": "linear"}]
+)
+def test_the_network_is_causal_and_its_hooks_change_nothing(options: dict[str, Any]) -> None:
+    network = TokenTransformer(**SMALL, **options).double()
+    tokens = torch.randint(7, (4, 10), generator=generator())
+    logits = network(tokens)
+    assert logits.shape == (4, 10, 7)
+    changed = tokens.clone()
+    changed[:, 6:] = (changed[:, 6:] + 1) % 7
+    torch.testing.assert_close(network(changed)[:, :6], logits[:, :6], rtol=0, atol=1e-12)
+    torch.testing.assert_close(network(tokens[:, :3]), logits[:, :3], rtol=0, atol=1e-12)
+    hooked, cache = network.run_with_cache(tokens, names="blocks.*.attention.pattern")
+    torch.testing.assert_close(hooked, logits, rtol=0, atol=1e-12)
+    assert [pattern.shape for pattern in cache.values()] == [(4, 3, 10, 10)] * 2
+
+
+def test_losses_are_cross_entropies_of_the_next_token() -> None:
+    network = TokenTransformer(**SMALL).double()
+    tokens = torch.randint(7, (4, 10), generator=generator())
+    losses = next_token_losses(network, tokens)
+    for place in range(1, 10):
+        expected = F.cross_entropy(network(tokens)[:, place - 1], tokens[:, place], reduction="none")
+        torch.testing.assert_close(losses[:, place - 1], expected)
+    torch.nn.init.zeros_(network.unembedding.weight)
+    torch.testing.assert_close(next_token_losses(network, tokens), torch.full((4, 9), math.log(7)).double())
+
+
+@pytest.mark.parametrize("norm", [True, False])
+def test_direct_logits_are_what_the_last_stream_gives(norm: bool) -> None:
+    """Of the whole stream they are the logits themselves, but for their mean and the LayerNorm's factor."""
+    network = TokenTransformer(**SMALL, norm=norm).double()
+    tokens = torch.randint(7, (4, 10), generator=generator())
+    logits, cache = network.run_with_cache(tokens, names="blocks.1.residual")
+    stream = cache["blocks.1.residual"]
+    direct = network.direct_logits(stream)
+    if norm:
+        direct = direct / (stream.var(-1, keepdim=True, correction=0) + 1e-5).sqrt()
+    torch.testing.assert_close(direct, logits - logits.mean(-1, keepdim=True), rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"width": 0}, "width must be at least 1, given 0"),
+        ({"heads": 5}, "heads must divide the width, given 5 heads and width 12"),
+        ({"mlp_ratio": -1}, "mlp_ratio must not be negative"),
+        ({"attention": "sotfmax"}, "attention must be one of 'softmax'"),
+    ],
+)
+def test_networks_that_cannot_be_built(given: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        TokenTransformer(**{**SMALL, **given})
+
+
+@pytest.mark.parametrize(
+    ("tokens", "message"),
+    [
+        ([[1, 2]], "tokens must be a tensor of whole numbers, given list"),
+        (torch.zeros(2, 3), "tokens must be a tensor of whole numbers, given torch.float32"),
+        (torch.zeros(3, dtype=torch.int64), r"shape \[sequences, 1..10\], given \[3\]"),
+        (torch.zeros(1, 11, dtype=torch.int64), r"shape \[sequences, 1..10\], given \[1, 11\]"),
+        (torch.tensor([[0, 7]]), "tokens must lie in 0..6, given 0..7"),
+    ],
+)
+def test_tokens_that_are_none(tokens: Any, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        TokenTransformer(**SMALL)(tokens)
