@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from iclkit.errors import UserError
-from iclkit.networks import WEIGHTINGS, MergedAttention
+from iclkit.networks import WEIGHTINGS, Layout, MergedAttention
 from iclkit.regression import InContextRegressor
 
 # Rounding of a few layers of sums of order one: 2^-24 and 2^-53 times some tens.
@@ -89,6 +89,11 @@ def cases(draw: st.DrawFn) -> dict[str, Any]:
     }
     if draw(st.integers(0, 3)) == 0:
         config |= {"merged": True, "heads": 1, "head_width": None}
+    elif backbone == "transformer" and draw(st.booleans()):
+        # Blocks that differ: the second without attention, the third with the weights of the first.
+        config |= {"layout": ((heads, 0, heads), (3, 2, 3), (0, 1, 0)), "head_width": 3}
+    if tokens == "joined" and config["causal"] and backbone == "transformer":
+        config["start_token"] = draw(st.booleans())
     return {
         "config": config,
         "batch": draw(st.integers(1, 2)),
@@ -104,7 +109,8 @@ def cases(draw: st.DrawFn) -> dict[str, Any]:
 @given(cases())
 def test_queries_equal_the_network_on_the_replaced_sequence(case: dict[str, Any]) -> None:
     config, dtype = case["config"], case["dtype"]
-    net = regressor(case["seed"], dtype, **config)
+    layout = Layout(*config["layout"]) if "layout" in config else None
+    net = regressor(case["seed"], dtype, **{**config, "layout": layout})
     x, y = (tensor.requires_grad_() for tensor in pairs(case["batch"], case["points"], config["dim"], dtype))
     prefixes = case["prefixes"]
     queries = torch.randn(case["batch"], len(prefixes), case["count"], config["dim"], dtype=dtype)
@@ -486,3 +492,74 @@ def test_wrong_arguments_are_told(config: dict[str, Any], mistake: str) -> None:
 def test_no_points_are_told() -> None:
     with pytest.raises(UserError, match=r"with at least 1 points, given \[2, 0, 3\]"):
         regressor(dtype=torch.float32)(torch.zeros(2, 0, 3), torch.zeros(2, 0))
+
+
+# Blocks that differ, and a start token
+
+
+def test_a_layout_is_its_blocks_one_by_one() -> None:
+    """As the same blocks in networks of one shape: two layers, then one, then the first two again."""
+    layout = Layout(heads=(2, 0, 2, 0), hidden=(5, 7, 5, 7), like=(0, 1, 0, 1))
+    net = regressor(layout=layout, head_width=4)
+    assert {name.split(".")[2] for name in net.state_dict() if name.startswith("backbone.blocks")} == {"0", "1"}
+    x, y = pairs(2, 5)
+    _, cache = net.run_with_cache(x, y, names="blocks.*.residual")
+    assert len(cache) == 4
+    blocks = net.backbone.blocks
+    stream = cache["blocks.0.residual"]
+    # The second block is its perceptron alone.
+    torch.testing.assert_close(cache["blocks.1.residual"], stream + blocks[1].mlp(blocks[1].mlp_norm(stream)))
+    with pytest.raises(UserError, match=r"unknown hook point 'blocks.1.attention.pattern'"):
+        net.run_with_cache(x, y, names="blocks.1.attention.pattern")
+
+
+@pytest.mark.parametrize(
+    ("entries", "message"),
+    [
+        (((1,), (2, 2), (0, 1)), "given 1, 2 and 2 entries"),
+        (((), (), ()), "given 0, 0 and 0 entries"),
+        (((1, -1), (2, 2), (0, 1)), "must not be negative"),
+        (((1, 1), (2, 2), (1, 1)), "block 0 of a layout is like 1; name itself or an earlier original"),
+        (((1, 1, 1), (2, 2, 2), (0, 0, 1)), "block 2 of a layout is like 1"),
+        (((1, 2), (2, 2), (0, 0)), "block 1 of a layout is like block 0, which has another shape"),
+    ],
+)
+def test_layouts_that_cannot_be_are_refused(entries: tuple, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        Layout(*entries)
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        ({"layout": Layout((1,), (2,), (0,))}, "a layout needs head_width"),
+        ({"start_token": True}, "start_token=True needs a causal transformer over joined tokens"),
+        ({"activation": "relu"}, "activation must be one of 'gelu', 'arithmetic'"),
+    ],
+)
+def test_options_that_do_not_go_together_are_refused(config: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        regressor(**config)
+
+
+def test_arithmetic_units_multiply_and_divide() -> None:
+    net = regressor(layout=Layout((0,), (2,), (0,)), head_width=1, activation="arithmetic", norm=False)
+    up, _, down = net.backbone.blocks[0].mlp
+    x, y = pairs(2, 4)
+    _, cache = net.run_with_cache(x, y)
+    stream = cache["embedded"]
+    a, b, c = (
+        stream @ weight.mT + bias for weight, bias in zip(up.weight.chunk(3), up.bias.chunk(3), strict=True)
+    )
+    expected = stream + (a * b / c) @ down.weight.mT + down.bias
+    torch.testing.assert_close(cache["blocks.0.residual"], expected)
+
+
+def test_the_start_token_is_seen_by_all() -> None:
+    net = regressor(tokens="joined", start_token=True, positions="learned")
+    x, y = pairs(1, 4)
+    before = net(x, y)
+    with torch.no_grad():
+        net.tokens.start.add_(torch.randn(16))
+    assert ((net(x, y) - before).abs() > 1e-6).all()
+    assert len(net.tokens.positions) == 6 + 2

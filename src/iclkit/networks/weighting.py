@@ -113,8 +113,8 @@ class Hard(Weighting):
         largest = scores.amax(-1, keepdim=True)
         # Equal keys need not have equal scores to the last digit: products of matrices add up in blocks.
         chosen = scores >= largest - _ROUNDING * torch.finfo(scores.dtype).eps * largest.abs()
-        chosen = chosen.to(scores.dtype).masked_fill_(hidden, 0.0)
-        return chosen / chosen.sum(-1, keepdim=True).clamp_min_(1.0)
+        chosen &= ~hidden
+        return chosen / chosen.sum(-1, keepdim=True).clamp_min_(1).to(scores.dtype)
 
 
 WEIGHTINGS: dict[str, Weighting] = {
