@@ -4,6 +4,7 @@ from iclkit.analysis.calibration import Calibration, calibrate
 from iclkit.analysis.compare import Comparison
 from iclkit.analysis.density import CONTEXT_SIZES, Divergence, kl_by_context, log_likelihood_by_context
 from iclkit.analysis.distances import error, excess_risk, spd
+from iclkit.analysis.inside.dual_recorder import DualRecorder
 from iclkit.analysis.interpolation import interpolate, match_scale
 from iclkit.analysis.intervals import Curve, Interval
 from iclkit.analysis.linear_weights import ilwd
@@ -17,6 +18,7 @@ __all__ = [
     "Comparison",
     "Curve",
     "Divergence",
+    "DualRecorder",
     "Interval",
     "calibrate",
     "classifier_test",

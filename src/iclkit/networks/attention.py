@@ -62,8 +62,9 @@ class Attention(nn.Module):
     def _project(self, x: Float[Tensor, "B T W"], rows: slice | None = None) -> tuple[Tensor, Tensor, Tensor]:
         """Queries of some rows (all if None), keys and values of all: each [B, H, tokens, D]."""
         weight, bias = self.qkv.weight, self.qkv.bias
-        if rows is None:
-            q, k, v = self._heads(F.linear(x, weight, bias), 3)
+        if rows is None or self.qkv._forward_hooks:
+            q, k, v = self._heads(self.qkv(x), 3)
+            q = q if rows is None else q[:, :, rows]
         else:
             inner = len(weight) // 3
             (q,) = self._heads(F.linear(x[:, rows], weight[:inner], None if bias is None else bias[:inner]), 1)

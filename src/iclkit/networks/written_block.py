@@ -106,7 +106,8 @@ def _plain(block: Block) -> bool:
         module.listening
         if isinstance(module, HookPoint)
         else module._forward_hooks or module._forward_pre_hooks or module._backward_hooks
-        for module in block.modules()
+        # The parts that a twin shares are no modules of its own.
+        for module in (*block.modules(), *_parts(block))
     )
 
 

@@ -1,0 +1,1 @@
+"""Looking inside networks: what their activations say, and what their layers do."""
