@@ -84,8 +84,8 @@ def _identified(learner: TrainedRegressor, task: RegressionTask, episodes: int) 
     near = [row for row, keep in zip(table.rows, kept, strict=True) if keep]
     marked = frozenset(place for place in table.best if place[0] < len(near))
     parts += [
-        f"Measured on {found.nearest.spd.datasets} episodes of its prior, after 0 to {points - 1} pairs. Families that are "
-        f"further from it than predicting 0 is are left out ({len(kept) - sum(kept)}). "
+        f"Measured on {found.nearest.spd.datasets} episodes of its prior, after 0 to {points - 1} pairs. "
+        f"Families that are further from it than predicting 0 is are left out ({len(kept) - sum(kept)}). "
         "More: `iclkit identify`.",
         dataclasses.replace(table, rows=near, best=marked).markdown() + "\n" + " ".join(found.notes),
     ]
