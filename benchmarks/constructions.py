@@ -21,6 +21,7 @@ from iclkit.tasks import LinearRegression
 DIM, POINTS, EPISODES = 12, 45, 4
 # Below 2/|x|², which is at least 2/3: the steps converge after a single pair too.
 RATE = 0.6
+TITLE = f"linear attention: largest difference to the learner, d = {DIM}, contexts of 0 to {POINTS} pairs"
 
 
 def pairs() -> Iterator[tuple[str, InContextRegressor, RegressionLearner]]:
@@ -39,12 +40,8 @@ def pairs() -> Iterator[tuple[str, InContextRegressor, RegressionLearner]]:
     yield "on features, 5 steps", made, OnFeatures(GradientDescent(5, RATE), features)
 
 
-def main() -> None:
-    """Print the largest difference of predictions over all prefixes."""
-    argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    ).parse_args()
-    torch.set_num_threads(1)
+def table() -> Table:
+    """The largest difference of predictions over all prefixes."""
     task = LinearRegression(dim=DIM, inputs_law="uniform", half_width=0.5)
     x, y = task.sample(EPISODES, POINTS + 1, torch.Generator().manual_seed(0))
     x, y = x.double(), y.double()
@@ -54,8 +51,16 @@ def main() -> None:
         exact = float((made(x, y)[..., 0] - expected).abs().max())
         single = float((made.float()(x.float(), y.float())[..., 0] - expected).abs().max())
         rows.append([name, f"{exact:.1e}", f"{single:.1e}"])
-    title = f"largest difference to the learner, d = {DIM}, contexts of 0 to {POINTS} pairs"
-    Console().print(Table(["construction", "float64", "float32"], rows).rich(title))
+    return Table(["construction", "float64", "float32"], rows)
+
+
+def main() -> None:
+    """Print them."""
+    argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    ).parse_args()
+    torch.set_num_threads(1)
+    Console().print(table().rich(TITLE))
 
 
 if __name__ == "__main__":
