@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from iclkit.errors import UserError
-from iclkit.networks import WEIGHTINGS, Layout, MergedAttention
+from iclkit.networks import PLAIN, WEIGHTINGS, AttentionVariant, Layout, MergedAttention
 from iclkit.regression import InContextRegressor
 
 # Rounding of a few layers of sums of order one: 2^-24 and 2^-53 times some tens.
@@ -54,6 +54,11 @@ def by_replacement(
     return torch.stack(rows, 1)
 
 
+VARIANTS = [
+    AttentionVariant(regularised=0.3, negative=0.5),
+    AttentionVariant(augmented=0.5),
+    AttentionVariant(augmented=0.5, momentum=0.7),
+]
 LINEAR = {"embedding": "identity", "attention": "linear", "mlp_ratio": 0, "norm": False, "bias": False}
 
 
@@ -86,6 +91,7 @@ def cases(draw: st.DrawFn) -> dict[str, Any]:
         "head_width": draw(st.sampled_from([3, 4])) if embedding == "identity" else None,
         "query_sees_itself": tokens == "interleaved" or draw(st.booleans()),
         "damping": draw(st.sampled_from([1.0, 0.5])),
+        "variant": draw(st.sampled_from([PLAIN] * 3 + VARIANTS)),
     }
     if draw(st.integers(0, 3)) == 0:
         config |= {"merged": True, "heads": 1, "head_width": None}

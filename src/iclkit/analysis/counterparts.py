@@ -10,6 +10,7 @@ from iclkit.compiler.linear_attention import Rates, check_each
 from iclkit.errors import UserError
 from iclkit.learners import GradientDescent, GradientDescentPlusPlus
 from iclkit.learners.descent import best_rate
+from iclkit.networks import PLAIN
 from iclkit.regression import InContextRegressor
 from iclkit.tasks import LinearRegression, RegressionTask
 
@@ -76,6 +77,7 @@ def _arguments(network: Any) -> dict[str, Any]:
         "mlp_ratio": 0,
         "norm": False,
         "bias": False,
+        "variant": PLAIN,
     }
     other = [name for name, value in wanted.items() if given.get(name) != value]
     if other or given["embedding"] == "features" or network.tokens.width != network.dim + 1:

@@ -75,9 +75,10 @@ class FrozenQueries:
 
     @staticmethod
     def supports(network: EnergyTransformer, context: EncodedContext) -> bool:
-        """Whether the fused attention exists where the network lives, and nobody listens to its activations
-        (else use automatic differentiation)."""
-        return context.points > 0 and fusible(network.readout.weight) and not network.listening
+        """Whether attention is plain, its fused kernel exists where the network lives, and nobody listens to
+        its activations (else use automatic differentiation)."""
+        plain = network.variant.plain and fusible(network.readout.weight)
+        return plain and context.points > 0 and not network.listening
 
     @torch.no_grad()
     def gradient(self, candidates: Float[Tensor, "B P K d"]) -> Float[Tensor, "B P K d"]:

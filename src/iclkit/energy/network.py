@@ -12,7 +12,15 @@ from torch import Tensor, nn
 from iclkit.energy.conditioning import condition
 from iclkit.energy.landscape import EnergyLandscape
 from iclkit.errors import UserError
-from iclkit.networks import BlockConfig, Hooked, Memory, PointEmbedding, Transformer
+from iclkit.networks import (
+    PLAIN,
+    AttentionVariant,
+    BlockConfig,
+    Hooked,
+    Memory,
+    PointEmbedding,
+    Transformer,
+)
 
 
 @dataclass(frozen=True)
@@ -41,6 +49,7 @@ class EnergyTransformer(Hooked):
             adds its own. It makes exp(-E) integrable whatever the weights are (the network's part is bounded,
             for its last LayerNorm is), and an untrained network the density N(0, S² I). None for the published
             network, whose energy nothing confines.
+        variant: How attention is changed (see `networks/variants.py`).
 
     Raises:
         UserError: Sizes that cannot be built.
@@ -63,6 +72,7 @@ class EnergyTransformer(Hooked):
         features: int = 0,
         wavelengths: tuple[float, float] = (1.0, 40.0),
         base_std: float | None = None,
+        variant: AttentionVariant = PLAIN,
     ) -> None:
         super().__init__()
         if min(dim, width, layers, heads, mlp_ratio, max_points) < 1:
@@ -76,12 +86,13 @@ class EnergyTransformer(Hooked):
         self.dim = dim
         self.max_points = max_points
         self.base_std = base_std
+        self.variant = variant
         self.embedding = PointEmbedding(dim, width, base_std or 1.0, features, (wavelengths[0], wavelengths[1]))
         # max_points of context and the candidate that follows them.
         self.positions = (
             nn.Parameter(0.02 * torch.randn(max_points + 1, width)) if positions == "learned" else None
         )
-        self.transformer = Transformer(BlockConfig(width, heads, mlp_ratio), layers)
+        self.transformer = Transformer(BlockConfig(width, heads, mlp_ratio, variant=variant), layers)
         self.readout = nn.Linear(width, 1)
         if base_std is not None:
             # Start as the base density: no objective then begins far from a normalised energy.

@@ -10,12 +10,15 @@ from iclkit.networks.linear_attention import MergedAttention
 from iclkit.networks.masks import Mask
 from iclkit.networks.recurrent import Recurrent
 from iclkit.networks.transformer import Transformer
+from iclkit.networks.variants import PLAIN, AttentionVariant
 from iclkit.networks.weighting import WEIGHTINGS
 
 __all__ = [
     "ACTIVATIONS",
+    "PLAIN",
     "WEIGHTINGS",
     "Attention",
+    "AttentionVariant",
     "BlockConfig",
     "HookPoint",
     "Hooked",

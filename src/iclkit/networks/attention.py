@@ -21,10 +21,14 @@ from iclkit.networks.weighting import WEIGHTINGS
 
 @dataclass(frozen=True)
 class Memory:
-    """Keys and values of one encoded sequence in one layer."""
+    """Keys and values of one encoded sequence in one layer.
+
+    `uncontrasted` are the values without what their negatives took, where any did.
+    """
 
     keys: Float[Tensor, "B H T D"]
     values: Float[Tensor, "B H T D"]
+    uncontrasted: Float[Tensor, "B H T D"] | None = None
 
 
 class Attention(nn.Module):
@@ -40,8 +44,11 @@ class Attention(nn.Module):
         self.head_width = config.head_width or config.width // config.heads
         self.own = config.own
         self.weighting = WEIGHTINGS[config.weighting]
-        self.fusible = config.weighting == "softmax"
+        self.variant = config.variant
+        self.fusible = config.weighting == "softmax" and not config.variant.remixes
         self._make_matrices(config)
+        if config.variant.augmented:
+            self.augment_k, self.augment_v = _perceptron(self.head_width), _perceptron(self.head_width)
         self.q, self.k, self.v, self.pattern = HookPoint(), HookPoint(), HookPoint(), HookPoint()
 
     def _make_matrices(self, config: BlockConfig) -> None:
@@ -69,7 +76,14 @@ class Attention(nn.Module):
             inner = len(weight) // 3
             (q,) = self._heads(F.linear(x[:, rows], weight[:inner], None if bias is None else bias[:inner]), 1)
             k, v = self._heads(F.linear(x, weight[inner:], None if bias is None else bias[inner:]), 2)
+        k, v = self._augment(k, v)
         return self.q(q), self.k(k), self.v(v)
+
+    def _augment(
+        self, k: Float[Tensor, "B H T D"], v: Float[Tensor, "B H T D"]
+    ) -> tuple[Float[Tensor, "B H T D"], Float[Tensor, "B H T D"]]:
+        c = self.variant.augmented
+        return (k + c * self.augment_k(k), v + c * self.augment_v(v)) if c else (k, v)
 
     def _heads(self, x: Float[Tensor, "B T _"], parts: int) -> Float[Tensor, "parts B H T D"]:
         return x.view(*x.shape[:2], parts, self.heads, self.head_width).permute(2, 0, 3, 1, 4)
@@ -92,6 +106,8 @@ class Attention(nn.Module):
             mask: Which of them see which.
             rows: The tokens whose attention is wanted; all if None.
         """
+        if self.variant.remixes:
+            return self._remixed(x, mask, rows)
         q, k, v = self._project(x, rows)
         memory = Memory(k, v)
         if rows is not None:
@@ -104,6 +120,24 @@ class Attention(nn.Module):
             return self._merge(F.scaled_dot_product_attention(q, k, v, is_causal=True)), memory
         attended = F.scaled_dot_product_attention(q, k, v, attn_mask=mask.bias)
         return self._merge(attended * mask.seeing if mask.blind else attended), memory
+
+    def _remixed(
+        self, x: Float[Tensor, "B T W"], mask: Mask, rows: slice | None
+    ) -> tuple[Float[Tensor, "B R W"], Memory]:
+        """The same where values are changed by scores, weights or places."""
+        places = torch.arange(x.shape[1], device=x.device)
+        # The negatives of a token are those of its own query, whether its attention is wanted or not.
+        late = rows is not None and bool(self.variant.negative)
+        q, k, v = self._project(x, None if late else rows)
+        q_features, k_features = self.weighting.features(q, k)
+        scores, memory = q_features @ k_features.mT, Memory(k, v)
+        if self.variant.negative:
+            others = mask.hidden | (places == places[:, None])
+            memory = Memory(k, v - self.variant.contrast(scores, others, v), v)
+        if rows is not None:
+            scores, mask, places = scores[..., rows, :] if late else scores, mask.of(rows), places[rows]
+        weights = self.pattern(self.weighting.weights(scores, mask.hidden, mask.counts))
+        return self._merge(self.variant.shares(weights, mask.hidden, places) @ memory.values), memory
 
     def query(
         self, x: Float[Tensor, "B Q W"], memory: Memory, hidden: Bool[Tensor, "*S Q T"], twice: bool = False
@@ -122,9 +156,18 @@ class Attention(nn.Module):
             counts = counts + 1
         q_features, keys = self.weighting.features(q, memory.keys)
         scores = q_features @ keys.mT
+        last = torch.full(scores.shape[-2:-1], scores.shape[-1], device=scores.device)
         if self.own == "unseen":
-            return self.pattern(self.weighting.weights(scores, hidden, counts)) @ memory.values
+            weights = self.pattern(self.weighting.weights(scores, hidden, counts))
+            return self.variant.shares(weights, hidden, last) @ memory.values
+        if memory.uncontrasted is not None:
+            v = v - self.variant.contrast(scores, hidden, memory.uncontrasted)
         own = (q_features * self.weighting.features(q, k)[1]).sum(-1, keepdim=True)
         hidden = F.pad(hidden, (0, 1))
         weights = self.pattern(self.weighting.weights(torch.cat([scores, own], -1), hidden, counts))
+        weights = self.variant.shares(weights, hidden, last)
         return weights[..., :-1] @ memory.values + weights[..., -1:] * v
+
+
+def _perceptron(width: int) -> nn.Sequential:
+    return nn.Sequential(nn.Linear(width, width), nn.GELU(), nn.Linear(width, width))

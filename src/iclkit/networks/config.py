@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from iclkit.networks.variants import PLAIN, AttentionVariant
+
 
 @dataclass(frozen=True)
 class BlockConfig:
@@ -25,6 +27,7 @@ class BlockConfig:
         damping: A factor on what attention and perceptron add to the stream.
         hidden: Hidden width of the perceptron, instead of `mlp_ratio`; None for that.
         activation: What the units of the perceptron compute, a name of `ACTIVATIONS`.
+        variant: How attention is changed.
     """
 
     width: int
@@ -39,6 +42,7 @@ class BlockConfig:
     damping: float = 1.0
     hidden: int | None = None
     activation: str = "gelu"
+    variant: AttentionVariant = PLAIN
 
     @property
     def units(self) -> int:

@@ -48,7 +48,8 @@ class MergedAttention(Attention):
 
     def _project(self, x: Float[Tensor, "B T W"], rows: slice | None = None) -> tuple[Tensor, Tensor, Tensor]:
         q = self.key_query(x if rows is None else x[:, rows])
-        return self.q(q[:, None]), self.k(x[:, None]), self.v(self.value_out(x)[:, None])
+        k, v = self._augment(x[:, None], self.value_out(x)[:, None])
+        return self.q(q[:, None]), self.k(k), self.v(v)
 
     def _merge(self, x: Float[Tensor, "B H T D"]) -> Float[Tensor, "B T W"]:
         return x.flatten(0, 1)

@@ -93,7 +93,7 @@ def written(block: Block, x: Float[Tensor, "B T W"], mask: Mask) -> bool:
 
 def _plain(block: Block) -> bool:
     config = block.config
-    if config.weighting != "softmax" or config.merged or config.damping != 1.0:
+    if config.weighting != "softmax" or config.merged or config.damping != 1.0 or not config.variant.plain:
         return False
     if not config.heads or block.mlp is None:
         return False

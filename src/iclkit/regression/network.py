@@ -18,7 +18,9 @@ from torch import Tensor, nn
 from iclkit.errors import UserError
 from iclkit.networks import (
     ACTIVATIONS,
+    PLAIN,
     WEIGHTINGS,
+    AttentionVariant,
     BlockConfig,
     Hooked,
     Layout,
@@ -88,6 +90,7 @@ class InContextRegressor(Hooked):
         layout: The blocks one by one, where they differ; `layers`, `heads`, `mlp_ratio` and `tied` are then not
             used.
         registers: Names of rows of the residual stream, for a network whose rows have a meaning.
+        variant: How attention is changed (see `networks/variants.py`).
 
     Raises:
         UserError: Sizes or choices that cannot be built.
@@ -123,6 +126,7 @@ class InContextRegressor(Hooked):
         layout: Layout | None = None,
         registers: tuple[Register, ...] = (),
         negated: bool = False,
+        variant: AttentionVariant = PLAIN,
     ) -> None:
         super().__init__()
         _check(locals())
@@ -151,12 +155,13 @@ class InContextRegressor(Hooked):
                 merged,
                 damping,
                 activation=activation,
+                variant=variant,
             )
             self.backbone = Transformer(config, layers, tied, layout)
         else:
             self.backbone = Recurrent(backbone, width, layers, bias)
-        # One layer of attention never asks what its context has seen.
-        self.causal = causal or layers == 1
+        # One layer of attention never asks what its context has seen, but for the negatives of its values.
+        self.causal = causal or (layers == 1 and not variant.negative)
         self.readout = nn.Linear(width, 3 * components or 1, bias=bias) if embedding == "linear" else None
         _initialise(self, init_std, -1.0 if negated else 1.0)
 

@@ -11,9 +11,11 @@ import torch
 from torch import nn
 
 from iclkit.energy.network import EnergyTransformer
-from iclkit.networks import Layout
+from iclkit.errors import UserError
+from iclkit.networks import PLAIN, AttentionVariant, Layout
 from iclkit.regression.network import InContextRegressor
 from iclkit.regression.registers import Register
+from iclkit.sequences import TokenTransformer
 from iclkit.training.seeds import mix
 
 
@@ -23,8 +25,14 @@ class NetworkConfig(ABC):
 
     kind: ClassVar[str]
     """What the network is trained for, which decides the tasks and objectives that go with it."""
-    dim: int
-    max_points: int
+
+    @abstractmethod
+    def check(self, task: Any, points: int) -> None:
+        """Refuse a task of this network's kind, or a number of points, that the network does not take.
+
+        Raises:
+            UserError: What does not fit.
+        """
 
     @abstractmethod
     def make(self) -> nn.Module:
@@ -38,7 +46,24 @@ class NetworkConfig(ABC):
 
 
 @dataclass(frozen=True, kw_only=True)
-class EnergyConfig(NetworkConfig):
+class PointsConfig(NetworkConfig):
+    """The arguments of a network whose contexts are points of `dim` columns."""
+
+    dim: int
+    max_points: int
+
+    def check(self, task: Any, points: int) -> None:
+        if task.dim != self.dim:
+            raise UserError(f"network.dim is {self.dim} but the task's points have dim {task.dim}")
+        if points > self.max_points + 1:
+            raise UserError(
+                f"points = {points} give contexts of up to {points - 1} points, "
+                f"but network.max_points is {self.max_points}; raise one or lower the other"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class EnergyConfig(PointsConfig):
     """Arguments of `iclkit.energy.EnergyTransformer`, where each is explained."""
 
     kind: ClassVar[str] = "energy"
@@ -52,13 +77,14 @@ class EnergyConfig(NetworkConfig):
     features: int = 0
     wavelengths: tuple[float, float] = (1.0, 40.0)
     base_std: float | None = None
+    variant: AttentionVariant = PLAIN
 
     def make(self) -> EnergyTransformer:
-        return EnergyTransformer(**dataclasses.asdict(self))
+        return EnergyTransformer(**_fields(self))
 
 
 @dataclass(frozen=True, kw_only=True)
-class RegressorConfig(NetworkConfig):
+class RegressorConfig(PointsConfig):
     """Arguments of `iclkit.regression.InContextRegressor`, where each is explained."""
 
     kind: ClassVar[str] = "regression"
@@ -88,16 +114,50 @@ class RegressorConfig(NetworkConfig):
     layout: Layout | None = None
     registers: tuple[Register, ...] = ()
     negated: bool = False
+    variant: AttentionVariant = PLAIN
 
     def make(self) -> InContextRegressor:
-        # Not `asdict`, which would take the dataclasses among the arguments apart.
-        return InContextRegressor(
-            **{field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
-        )
+        return InContextRegressor(**_fields(self))
+
+
+def _fields(config: NetworkConfig) -> dict[str, Any]:
+    # Not `asdict`, which would take the dataclasses among the arguments apart.
+    return {field.name: getattr(config, field.name) for field in dataclasses.fields(config)}
+
+
+@dataclass(frozen=True, kw_only=True)
+class TokenConfig(NetworkConfig):
+    """Arguments of `iclkit.sequences.TokenTransformer`, where each is explained."""
+
+    kind: ClassVar[str] = "sequences"
+    vocabulary: int = 32
+    width: int = 64
+    layers: int = 2
+    heads: int = 2
+    mlp_ratio: int = 0
+    max_length: int = 48
+    norm: bool = True
+    bias: bool = False
+    attention: Literal["softmax", "linear", "kernel", "gaussian"] = "softmax"
+
+    def check(self, task: Any, points: int) -> None:
+        if task.vocabulary > self.vocabulary:
+            raise UserError(
+                f"network.vocabulary is {self.vocabulary} but the task has {task.vocabulary} different tokens"
+            )
+        if not 2 <= points <= self.max_length:
+            raise UserError(
+                f"points must lie in 2..network.max_length = {self.max_length}, given {points}: a sequence has "
+                "a token to see and one to predict"
+            )
+
+    def make(self) -> TokenTransformer:
+        return TokenTransformer(**dataclasses.asdict(self))
 
 
 # The first is meant where a file names none: those written before there was a second.
 NETWORKS: dict[str, type[NetworkConfig]] = {
     "EnergyTransformer": EnergyConfig,
     "InContextRegressor": RegressorConfig,
+    "TokenTransformer": TokenConfig,
 }
