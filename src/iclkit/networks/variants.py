@@ -34,8 +34,8 @@ class AttentionVariant:
 
     Args:
         regularised: α, how much a token's own value loses.
-        augmented: c, the factor of what perceptrons add to keys and values. Where it is not 0, these have weights
-            of their own: one hidden layer as wide as a head, the same for all heads.
+        augmented: c, the factor of what perceptrons add to keys and values. They have weights of their own,
+            which are there only if it is not 0: one hidden layer as wide as a head, the same for all heads.
         negative: β, how much of the mean value of its negatives every value loses.
         negative_share: Which share of the tokens that a token sees are its negatives, in (0, 1]; at least one,
             and all that tie with the last of them.
