@@ -50,6 +50,7 @@ from iclkit.regression import InContextRegressor
 from iclkit.report.figures import png
 from iclkit.report.regression_figures import comparison_figure, interpolation_figure, shifts_figure
 from iclkit.tasks import REGRESSION_TASKS, SHIFTS, GaussianMixtures, LinearRegression, PairsTask
+from iclkit.training import RECIPES
 
 LINEAR = LinearRegression(dim=4)
 NOISY = LinearRegression(dim=4, noise_std=0.5)
@@ -491,6 +492,8 @@ def test_learners_and_tasks_read_what_is_written() -> None:
         assert parse_task(written(task)) == task
     assert parse_task("Scaled(linear(dim=3), inputs_factor=2)") == parse_task("scaled(LinearRegression(3), 2)")
     assert parse_task("linear", dim=5, noise_std=None) == LinearRegression(dim=5)
+    for recipe in ("linear", "sparse", "pool", "sine", "decision-tree", "relu-network"):
+        assert type(parse_task(recipe)) is type(RECIPES[recipe]().task)
     assert parse_learner("k-NN(5, weights='distance')") == NearestNeighbors(5, weights="distance")
     assert list(named(["a" and Zero(), bent])) == ["Zero", "bent"]
 

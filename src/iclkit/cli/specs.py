@@ -27,6 +27,12 @@ _ALIASES = {
     "nearestneighbours": "NearestNeighbors",
     "ols": "LeastSquares",
     "sgd": "OnePassSGD",
+    # Tasks by the names of the recipes that train on them.
+    "decisiontree": "DecisionTrees",
+    "pool": "LinearPool",
+    "relunetwork": "ReluNetworks",
+    "sine": "SineCurves",
+    "sparse": "SparseLinearRegression",
 }
 
 
