@@ -66,7 +66,7 @@ def test_a_task_can_be_written_down_and_read(task: SequenceTask) -> None:
 
 
 @every_task
-@pytest.mark.parametrize("given", [{"episodes": -1, "length": 4}, {"episodes": 2, "length": 1.5}])
+@pytest.mark.parametrize("given", [{"episodes": -1, "points": 4}, {"episodes": 2, "points": 1.5}])
 def test_numbers_of_sequences_that_are_none(task: SequenceTask, given: dict[str, Any]) -> None:
     with pytest.raises(UserError, match="must be"):
         task.draw(**given)

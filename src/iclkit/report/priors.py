@@ -8,6 +8,7 @@ from typing import Any
 from iclkit.tasks import (
     BroadMixtures,
     DecisionTrees,
+    DensityTask,
     DiagonalCovariance,
     GaussianMixtures,
     GaussianProcesses,
@@ -181,7 +182,7 @@ def _scaled(task: Scaled) -> list[str]:
     return [f"{name} times {factor:.3g}" for name, factor in factors if factor != 1]
 
 
-def _dimensions(task: Task) -> str:
+def _dimensions(task: DensityTask | RegressionTask) -> str:
     return f"{task.dim} dimension{'s' * (task.dim > 1)}"
 
 

@@ -36,8 +36,6 @@ class Episodes:
 class Task(ABC):
     """A distribution over episodes. Members are frozen dataclasses, so that a recipe can name them fully."""
 
-    dim: int
-
     @abstractmethod
     def draw(self, episodes: int, points: int, generator: torch.Generator | None = None) -> Any:
         """Draw a batch of episodes with all that is known of them; arguments as in `sample`."""
@@ -45,6 +43,8 @@ class Task(ABC):
 
 class DensityTask(Task):
     """A distribution over datasets of points."""
+
+    dim: int
 
     @abstractmethod
     def draw(self, episodes: int, points: int, generator: torch.Generator | None = None) -> Episodes:

@@ -62,6 +62,7 @@ class RegressionTask(Task):
     noise go together (a mixture of tasks), or which changes another task, states `setting`.
     """
 
+    dim: int
     noise_std: float = 0.0
 
     @abstractmethod

@@ -5,7 +5,7 @@ A token is a whole number below the size of the vocabulary. Shape letters: B seq
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from dataclasses import dataclass
 
 import torch
@@ -13,6 +13,7 @@ from jaxtyping import Bool, Int
 from torch import Tensor
 
 from iclkit.errors import UserError
+from iclkit.tasks.base import Task
 from iclkit.tasks.regression import check_whole
 
 
@@ -35,18 +36,18 @@ class Sequences:
         return self.source >= 0
 
 
-class SequenceTask(ABC):
-    """A distribution over sequences. Members are frozen dataclasses with a size of their vocabulary."""
+class SequenceTask(Task):
+    """A distribution over sequences, of as many tokens as episodes of other tasks have points."""
 
     vocabulary: int
 
     @abstractmethod
-    def draw(self, episodes: int, length: int, generator: torch.Generator | None = None) -> Sequences:
+    def draw(self, episodes: int, points: int, generator: torch.Generator | None = None) -> Sequences:
         """Draw a batch of sequences and what is copied in them.
 
         Args:
             episodes: How many (B).
-            length: Tokens in each (T).
+            points: Tokens in each (T).
             generator: Source of randomness; the same state gives the same sequences.
 
         Raises:
@@ -54,10 +55,10 @@ class SequenceTask(ABC):
         """
 
     def sample(
-        self, episodes: int, length: int, generator: torch.Generator | None = None
+        self, episodes: int, points: int, generator: torch.Generator | None = None
     ) -> Int[Tensor, "B T"]:
         """Draw a batch of sequences; arguments as in `draw`."""
-        return self.draw(episodes, length, generator).tokens
+        return self.draw(episodes, points, generator).tokens
 
 
 @dataclass(frozen=True)
@@ -89,11 +90,11 @@ class RepeatedTokens(SequenceTask):
     def __post_init__(self) -> None:
         _check_sizes(self.vocabulary, self.vocabulary, self.shortest, self.longest, self.distinct)
 
-    def draw(self, episodes: int, length: int, generator: torch.Generator | None = None) -> Sequences:
-        check_whole(0, episodes=episodes, length=length)
+    def draw(self, episodes: int, points: int, generator: torch.Generator | None = None) -> Sequences:
+        check_whole(0, episodes=episodes, points=points)
         period = _lengths(self.shortest, self.longest, episodes, generator)
         tokens = _random_tokens(episodes, self.longest, self.vocabulary, self.distinct, generator)
-        place = torch.arange(length)
+        place = torch.arange(points)
         source = torch.where(place > period, place - period, -1)
         return Sequences(tokens.gather(1, place % period), source)
 
@@ -127,11 +128,11 @@ class Copying(SequenceTask):
         """The token between the two parts."""
         return self.vocabulary - 1
 
-    def draw(self, episodes: int, length: int, generator: torch.Generator | None = None) -> Sequences:
-        check_whole(0, episodes=episodes, length=length)
+    def draw(self, episodes: int, points: int, generator: torch.Generator | None = None) -> Sequences:
+        check_whole(0, episodes=episodes, points=points)
         count = _lengths(self.shortest, self.longest, episodes, generator)
         tokens = _random_tokens(episodes, self.longest, self.separator, self.distinct, generator)
-        place = torch.arange(length)
+        place = torch.arange(points)
         copied = (place > count) & (place <= 2 * count)
         source = torch.where(copied, place - count - 1, -1)
         origin = torch.where(copied, source, place).clamp(max=self.longest - 1)

@@ -20,14 +20,24 @@ def families() -> dict[type, dict[str, type]]:
     """The registered families by their base class; read anew each time, so that later registrations count."""
     from iclkit.energy.objectives import OBJECTIVES, Objective
     from iclkit.regression.objectives import REGRESSION_OBJECTIVES, RegressionObjective
-    from iclkit.tasks import REGRESSION_TASKS, TASKS, DensityTask, RegressionTask
+    from iclkit.sequences.objectives import SEQUENCE_OBJECTIVES, SequenceObjective
+    from iclkit.tasks import (
+        REGRESSION_TASKS,
+        SEQUENCE_TASKS,
+        TASKS,
+        DensityTask,
+        RegressionTask,
+        SequenceTask,
+    )
     from iclkit.training.network_config import NETWORKS, NetworkConfig
 
     return {
         DensityTask: dict(TASKS),
         RegressionTask: dict(REGRESSION_TASKS),
+        SequenceTask: dict(SEQUENCE_TASKS),
         Objective: dict(OBJECTIVES),
         RegressionObjective: dict(REGRESSION_OBJECTIVES),
+        SequenceObjective: dict(SEQUENCE_OBJECTIVES),
         NetworkConfig: dict(NETWORKS),
     }
 

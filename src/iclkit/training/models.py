@@ -2,8 +2,8 @@
 
 model.safetensors   the weights
 model.json          what they are the weights of: format version, kind, network, task, SHA-256 of the weights,
-                    recipe and training summary; kind is "energy" or "regression", and task and recipe are
-                    null for weights that were set by hand
+                    recipe and training summary; kind is "energy", "regression" or "sequences", and task
+                    and recipe are null for weights that were set by hand
 card.md             the model card, written by a command; may be missing
 """
 
@@ -19,11 +19,13 @@ from torch import Tensor, nn
 from iclkit.errors import UserError, unknown
 from iclkit.learners.trained import EnergyDensity
 from iclkit.learners.trained_regression import TrainedRegressor, trained_regressor
+from iclkit.learners.trained_sequences import TokenPredictor
 from iclkit.regression import InContextRegressor
-from iclkit.tasks import DensityTask, RegressionTask, Task
+from iclkit.sequences import TokenTransformer
+from iclkit.tasks import DensityTask, RegressionTask, SequenceTask, Task
 from iclkit.training import checkpoint as checkpoints
 from iclkit.training import codec, files
-from iclkit.training.network_config import NetworkConfig, RegressorConfig
+from iclkit.training.network_config import NetworkConfig, RegressorConfig, TokenConfig
 from iclkit.training.recipe import Recipe
 
 FORMAT = 1
@@ -31,7 +33,9 @@ FORMAT = 1
 KINDS: dict[str, tuple[str, type[Task]]] = {
     "energy": ("densities", DensityTask),
     "regression": ("regression", RegressionTask),
+    "sequences": ("sequences", SequenceTask),
 }
+Learner = EnergyDensity | TrainedRegressor | TokenPredictor
 SHIPPED = Path(__file__).parent.parent / "models"
 
 
@@ -52,24 +56,27 @@ def load(name_or_path: str | Path, kind: Literal["energy"]) -> EnergyDensity: ..
 @overload
 def load(name_or_path: str | Path, kind: Literal["regression"]) -> TrainedRegressor: ...
 @overload
+def load(name_or_path: str | Path, kind: Literal["sequences"]) -> TokenPredictor: ...
+@overload
 def load(name_or_path: str | Path, kind: str | None = None) -> Any: ...
 
 
-def load(name_or_path: str | Path, kind: str | None = None) -> EnergyDensity | TrainedRegressor:
+def load(name_or_path: str | Path, kind: str | None = None) -> Learner:
     """Load a trained learner, frozen.
 
     Args:
         name_or_path: Name of a shipped model, a model folder, or a run folder (its last checkpoint).
-        kind: The kind that is needed: "energy" (densities) or "regression"; any if None.
+        kind: The kind that is needed: "energy" (densities), "regression" or "sequences"; any if None.
 
     Returns:
-        The learner: an `EnergyDensity`, or a `TrainedRegressor` (with distributions if its network says them).
+        The learner: an `EnergyDensity`, a `TrainedRegressor` (with distributions if its network says them) or
+        a `TokenPredictor`.
 
     Raises:
         UserError: No such model; one that is truncated, altered or of another version; or of another kind.
     """
     learner = _load(name_or_path)
-    given = "energy" if isinstance(learner, EnergyDensity) else "regression"
+    given = _kind(learner)
     if kind is not None and given != kind:
         known = ", ".join(shipped(kind)) or "none is shipped"
         raise UserError(
@@ -78,7 +85,13 @@ def load(name_or_path: str | Path, kind: str | None = None) -> EnergyDensity | T
     return learner
 
 
-def _load(name_or_path: str | Path) -> EnergyDensity | TrainedRegressor:
+def _kind(learner: Learner) -> str:
+    if isinstance(learner, EnergyDensity):
+        return "energy"
+    return "regression" if isinstance(learner, TrainedRegressor) else "sequences"
+
+
+def _load(name_or_path: str | Path) -> Learner:
     known = shipped()
     if isinstance(name_or_path, str) and name_or_path in known:
         return load_model(known[name_or_path])
@@ -98,7 +111,7 @@ def _load(name_or_path: str | Path) -> EnergyDensity | TrainedRegressor:
     raise unknown("model", name_or_path, known)
 
 
-def load_model(folder: Path) -> EnergyDensity | TrainedRegressor:
+def load_model(folder: Path) -> Learner:
     """Load a model folder; raises as `load`."""
     where = folder / "model.json"
     data = files.read_json(where)
@@ -109,7 +122,7 @@ def load_model(folder: Path) -> EnergyDensity | TrainedRegressor:
         )
     kind = data.get("kind")
     if kind not in KINDS:
-        raise UserError(f"{where} is of kind {kind!r}; this iclkit knows {' and '.join(map(repr, KINDS))}")
+        raise UserError(f"{where} is of kind {kind!r}; this iclkit knows {', '.join(map(repr, KINDS))}")
     missing = {"name", "network", "task", "standardise", "sha256"} - data.keys()
     if missing:
         raise UserError(f"{where} lacks {', '.join(sorted(missing))}: truncated or altered; get a fresh copy")
@@ -129,13 +142,13 @@ def load_model(folder: Path) -> EnergyDensity | TrainedRegressor:
     )
 
 
-def _learner(
-    config: NetworkConfig, network: Any, *, pads: bool, **fields: Any
-) -> EnergyDensity | TrainedRegressor:
+def _learner(config: NetworkConfig, network: Any, *, standardise: bool, pads: bool, **fields: Any) -> Learner:
     """The learner of a network, by its kind."""
+    if config.kind == "sequences":
+        return TokenPredictor(network, **fields)
     if config.kind == "energy":
-        return EnergyDensity(network=network, **fields)
-    return trained_regressor(network, pads=pads, **fields)
+        return EnergyDensity(network=network, standardise=standardise, **fields)
+    return trained_regressor(network, standardise=standardise, pads=pads, **fields)
 
 
 def save_model(
@@ -177,9 +190,9 @@ def save_model(
 
 
 def save(
-    network: InContextRegressor,
+    network: InContextRegressor | TokenTransformer,
     folder: str | Path,
-    task: RegressionTask | None = None,
+    task: RegressionTask | SequenceTask | None = None,
     *,
     name: str | None = None,
     overwrite: bool = False,
@@ -197,15 +210,22 @@ def save(
         The folder, which `load` reads and a recipe may start from.
 
     Raises:
-        UserError: The folder holds something, or the task's inputs have another dimension.
+        UserError: The folder holds something, or the task is of another kind or dimension.
     """
     folder = Path(folder)
-    if task is not None and task.dim != network.dim:
+    made = TokenConfig if isinstance(network, TokenTransformer) else RegressorConfig
+    config = made(**network.arguments)
+    accepted = KINDS[config.kind][1]
+    if task is not None and not isinstance(task, accepted):
+        raise UserError(f"{type(task).__name__} is no task of this network; give a {accepted.__name__}")
+    if isinstance(task, RegressionTask) and task.dim != network.dim:
         raise UserError(f"the task's inputs have dim {task.dim}, the network takes {network.dim}")
+    if isinstance(task, SequenceTask):
+        config.check(task, 2)
     data = {
-        "kind": RegressorConfig.kind,
+        "kind": config.kind,
         "name": name or folder.name,
-        "network": codec.encode(RegressorConfig(**network.arguments)),
+        "network": codec.encode(config),
         "task": None if task is None else codec.encode(task),
         "standardise": False,
         "pads": False,
@@ -269,7 +289,7 @@ def _last_weights(run: Path) -> tuple[Recipe, dict[str, Tensor], checkpoints.Che
     return recipe, last.tensors[kind], last
 
 
-def _load_run(run: Path) -> EnergyDensity | TrainedRegressor:
+def _load_run(run: Path) -> Learner:
     recipe, weights, _ = _last_weights(run)
     return _learner(
         recipe.network,

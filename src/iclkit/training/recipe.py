@@ -10,7 +10,8 @@ from typing import Any, Literal
 from iclkit.energy.objectives import Objective
 from iclkit.errors import UserError
 from iclkit.regression.objectives import RegressionObjective
-from iclkit.tasks import DensityTask, RegressionTask, Task
+from iclkit.sequences.objectives import SequenceObjective
+from iclkit.tasks import DensityTask, RegressionTask, SequenceTask, Task
 from iclkit.training import codec
 from iclkit.training.curriculum import Curriculum
 from iclkit.training.network_config import NETWORKS, EnergyConfig, NetworkConfig
@@ -19,6 +20,7 @@ from iclkit.training.network_config import NETWORKS, EnergyConfig, NetworkConfig
 _KINDS: dict[str, tuple[type[Task], type]] = {
     "energy": (DensityTask, Objective),
     "regression": (RegressionTask, RegressionObjective),
+    "sequences": (SequenceTask, SequenceObjective),
 }
 
 
@@ -109,7 +111,7 @@ class Recipe:
         schedule: Course of the learning rates.
         episodes: Datasets in one micro-batch, over all processes; each process draws an equal share.
         accumulate: Micro-batches whose gradients are averaged into one update.
-        points: Points in each dataset (N).
+        points: Points in each dataset (N), tokens in each sequence.
         steps: Updates of the weights.
         seed: Seed of the initial weights and of every batch.
         ema: Decay of the moving average of the weights, which is then what is exported; None for none.
@@ -127,7 +129,7 @@ class Recipe:
 
     name: str
     task: Task
-    objective: Objective | RegressionObjective
+    objective: Objective | RegressionObjective | SequenceObjective
     network: NetworkConfig = field(default_factory=EnergyConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     schedule: Schedule = field(default_factory=Schedule)
@@ -151,17 +153,11 @@ class Recipe:
         if self.ema is not None and not 0 < self.ema < 1:
             raise UserError(f"ema must lie strictly between 0 and 1, or be None, given {self.ema}")
         self._check_kinds()
-        if self.task.dim != self.network.dim:
-            raise UserError(f"network.dim is {self.network.dim} but the task's points have dim {self.task.dim}")
-        if self.points > self.network.max_points + 1:
-            raise UserError(
-                f"points = {self.points} give contexts of up to {self.points - 1} points, "
-                f"but network.max_points is {self.network.max_points}; raise one or lower the other"
-            )
+        self.network.check(self.task, self.points)
 
     @property
     def kind(self) -> str:
-        """What is learned: "energy" (densities) or "regression"."""
+        """What is learned: "energy" (densities), "regression" or "sequences"."""
         return self.network.kind
 
     def _check_kinds(self) -> None:
@@ -190,6 +186,8 @@ class Recipe:
                 )
         elif self.curriculum is not None or self.pads:
             raise UserError("curriculum and pads are for regression alone; leave them out")
+        if self.standardise and isinstance(self.task, SequenceTask):
+            raise UserError("standardise is for data with units, which tokens have not; leave it out")
 
     def to_dict(self) -> dict[str, Any]:
         """The recipe as JSON data."""

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from iclkit.errors import UserError
 from iclkit.learners.regression_bayes import regression_bayes
 from iclkit.regression.objectives import SquaredError
-from iclkit.tasks import Episodes, Pairs, RegressionTask
+from iclkit.tasks import Episodes, Pairs, RegressionTask, Sequences
 from iclkit.training import seeds
 from iclkit.training.distributed import World
 from iclkit.training.models import load
@@ -26,7 +26,7 @@ class TrainingError(UserError):
     """A run that cannot go on. Names the step, the seeds of its batches and the last good checkpoint."""
 
 
-def draw_batch(recipe: Recipe, step: int, slot: int = 0, processes: int = 1) -> Episodes | Pairs:
+def draw_batch(recipe: Recipe, step: int, slot: int = 0, processes: int = 1) -> Episodes | Pairs | Sequences:
     """The data of one micro-batch, as training draws it: to look at the batch that an error names.
 
     Args:
@@ -39,7 +39,7 @@ def draw_batch(recipe: Recipe, step: int, slot: int = 0, processes: int = 1) -> 
     return _draw(recipe, step, recipe.episodes // processes, generator)
 
 
-def _draw(recipe: Recipe, step: int, episodes: int, generator: torch.Generator) -> Episodes | Pairs:
+def _draw(recipe: Recipe, step: int, episodes: int, generator: torch.Generator) -> Episodes | Pairs | Sequences:
     task = recipe.task
     if not isinstance(task, RegressionTask):
         return task.draw(episodes, recipe.points, generator)
