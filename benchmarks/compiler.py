@@ -43,9 +43,7 @@ VARIANTS: dict[str, Callable[[int, int], Program]] = {
 
 def main() -> None:
     """Print all tables."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--full", action="store_true", help="all dimensions, and 256 episodes for the seconds")
     full = parser.parse_args().full
     threads = torch.get_num_threads()
@@ -97,7 +95,9 @@ def closed_form(dims: Sequence[int]) -> Table:
         found = TrainedRegressor(compile(programs.ridge(dim, 40, penalty))).predict(x, y)
         return float((found - Ridge(penalty).predict(x, y)).abs().max())
 
-    rows = [[f"λ = {penalty:g}", *(f"{difference(d, penalty):.0e}" for d in dims)] for penalty in (0.01, 0.1, 1.0)]
+    rows = [
+        [f"λ = {penalty:g}", *(f"{difference(d, penalty):.0e}" for d in dims)] for penalty in (0.01, 0.1, 1.0)
+    ]
     return Table(["", *(f"d = {d}" for d in dims)], rows)
 
 

@@ -56,7 +56,7 @@ def test_the_command_writes_model_and_picture(tmp_path: Path, capsys: pytest.Cap
         ("sgd --d 0", "dim must be at least 1"),
         ("sgd --target best", "unknown target 'best'"),
         ("sgd --scale 0.1", "--scale is of target 'standard'"),
-        ("sgd --target standard --scale 0", "scale must lie in (0, 1]"),
+        ("sgd --target standard --scale 0", "scale must lie in [1e-09, 1]"),
         ("nearest-neighbor --target standard", "target 'standard' lacks it"),
         ("sgd --out taken", "already exists"),
         ("sgd --draw nowhere/file.png", "does not exist"),

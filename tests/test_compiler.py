@@ -157,7 +157,7 @@ REFUSED: dict[str, tuple[Callable[[], Program], str]] = {
     "star of raw": (lambda: program(Raw("r", "x", "x", "-")), "unknown star '-'"),
     "use before definition": (
         lambda: program(Aff("s", {"w": 1}), Aff("w", {"x": 1})),
-        "aff s ← \\+1 w: 'w' is read before it is written",
+        "aff s ← w: 'w' is read before it is written",
     ),
     "use before definition in a loop": (
         lambda: program(Loop(2, (Mov("w", "v"), Aff("v", {"w": 1})))),
@@ -174,6 +174,12 @@ REFUSED: dict[str, tuple[Callable[[], Program], str]] = {
         "it would turn s from shape \\(3,\\) into \\(\\); take another name",
     ),
     "loop that never runs": (lambda: program(Loop(0, (Mov("w", "x"),))), "loop 0 ×: it must run at least once"),
+    "loop without statements": (lambda: program(Loop(2, ())), "loop 2 ×: it has no statements"),
+    "start that is no number": (lambda: program(start={"w": math.nan}), "w must start with finite numbers"),
+    "promises that exclude each other": (
+        lambda: program(Div("q", "x", "y", least=2, most=1)),
+        "y would lie in \\[2, 1\\], where no number is",
+    ),
     "division by data": (
         lambda: program(Div("q", "x", "y")),
         "div q ← x / y: y may be 0, it lies in \\[-inf, inf\\]; promise a positive least",
@@ -207,6 +213,8 @@ def test_what_a_target_lacks_is_refused(monkeypatch: pytest.MonkeyPatch) -> None
         compile(endless, "standard")
     with pytest.raises(UserError, match="unknown target 'best'"):
         compile(programs.averaging(2, 4), "best")
+    with pytest.raises(UserError, match="no operation has a part in the output 'y'"):
+        compile(program(output="y"))
     with pytest.raises(UserError, match="scale must lie in"):
         compile(programs.averaging(2, 4), "standard", scale=0.0)
 
@@ -232,3 +240,11 @@ def test_constants_that_make_no_sense_are_refused(make: Callable[[], Any], messa
 def test_programs_print_as_they_are_read() -> None:
     text = str(programs.sgd(2, 4, 0.1))
     assert text.splitlines()[:3] == ["sgd (d = 2, up to 4 pairs)", "  loop 5 times", "    mov w ← w [previous]"]
+    assert text.splitlines()[-1] == "    aff w ← w - 0.2 gradient"
+    sums = {
+        "aff s ← -x + 3 y + 1": Aff("s", {"x": -1, "y": 3}, 1.0),
+        "aff s ← M x - 0.5": Aff("s", {"x": np.ones((1, 3))}, -0.5),
+        "aff s ← -0.5 x + c": Aff("s", {"x": -0.5}, np.ones(3)),
+        "aff s ← 0": Aff("s", {}),
+    }
+    assert all(str(operation) == text for text, operation in sums.items())

@@ -12,8 +12,9 @@ from iclkit.compiler.weights import network
 from iclkit.errors import UserError
 from iclkit.regression import InContextRegressor
 
-SCALE = 1e-5
-"""The scale s of products of the target "standard": their error is of order s², and rounding adds 1e-16/s."""
+SCALE, _LEAST = 1e-5, 1e-9
+"""The scale s of products of the target "standard": their error is of order s², and rounding adds 1e-16/s; so
+least of all is lost near 1e-5, and below 1e-9 most is."""
 
 
 def compile(program: Program, target: str = "exact", *, scale: float = SCALE) -> InContextRegressor:
@@ -26,7 +27,9 @@ def compile(program: Program, target: str = "exact", *, scale: float = SCALE) ->
         program: The program.
         target: "exact" (hard attention, units that multiply and divide, no norms: right up to rounding) or
             "standard" (softmax, GELU and LayerNorm: right up to an error that falls with the scale).
-        scale: s of the target "standard", see `standard.py`.
+        scale: s of the target "standard", see `standard.py`. Training is in float32, which follows products of
+            a scale of 0.01 or more; where it shall go on from an algorithm, small learning rates (1e-5) and a
+            scale of 0.03 leave it intact.
 
     Raises:
         UserError: A program that makes no sense or that the target cannot carry out, before any weight is made.
@@ -34,9 +37,9 @@ def compile(program: Program, target: str = "exact", *, scale: float = SCALE) ->
     Source: Akyürek et al. (2022), section 3 and appendix C, who show that such transformers exist.
     """
     made = planned(program, target)
-    if not 0 < scale <= 1:
-        raise UserError(f"scale must lie in (0, 1], given {scale}")
-    return network(made, EXACT if target == "exact" else standard(made.width, program.points, scale))
+    if not _LEAST <= scale <= 1:
+        raise UserError(f"scale must lie in [{_LEAST:g}, 1], given {scale}")
+    return network(made, EXACT if target == "exact" else standard(made.width, scale))
 
 
 def planned(program: Program, target: str = "exact") -> Plan:

@@ -17,6 +17,7 @@ from iclkit.compiler.expressions import Expression, Form, Unit
 from iclkit.compiler.operations import Div, Shape, Statement, Where
 from iclkit.compiler.program import Program
 from iclkit.compiler.schedule import Block, find_live, loops, originals, schedule, unrolled, without_idle
+from iclkit.errors import UserError
 from iclkit.regression.registers import Register
 
 Vector = Float[NDArray[np.float64], " W"]
@@ -153,6 +154,8 @@ def plan(
     items = schedule(body, shapes, ranges)
     find_live(items, {program.output})
     items = without_idle(items)
+    if not items:
+        raise UserError(f"{program.name}: no operation has a part in the output {program.output!r}")
     find_live(items, {program.output})
     first = 3 + balance
     rows = allocate(items, shapes, first)

@@ -264,14 +264,12 @@ class Aff(Operation):
         return value if value.ndim else value * np.eye(size)
 
     def __str__(self) -> str:
-        def term(name: str, value: ArrayLike) -> str:
-            return f"{float(np.asarray(value)):+.4g} {name}" if np.ndim(value) == 0 else f"+ M {name}"
-
-        constant = ""
-        if np.any(np.asarray(self.constant)):
-            constant = f" {float(np.asarray(self.constant)):+.4g}" if np.ndim(self.constant) == 0 else " + c"
-        terms = "".join(f" {term(*item)}" for item in self.terms.items())
-        return f"aff {self.target} ←{terms}{constant or ' 0' * (not terms)}"
+        parts = [_term(value, "M", name) for name, value in self.terms.items()]
+        if np.any(np.asarray(self.constant)) or not parts:
+            parts.append(_term(self.constant, "c"))
+        # The sign of the first stands without a blank, and not at all if it is a plus.
+        first, *others = parts
+        return " ".join([f"aff {self.target} ←", first.removeprefix("+ ").replace("- ", "-"), *others])
 
 
 @dataclass(frozen=True, eq=False)
@@ -362,6 +360,15 @@ class Loop:
 
 
 Statement = Operation | Loop
+
+
+def _term(value: ArrayLike, letter: str, name: str = "") -> str:
+    """A summand with its sign: "- 0.5 w"; a letter stands for what is no number."""
+    if np.ndim(value):
+        return f"+ {letter} {name}".rstrip()
+    number = float(np.asarray(value))
+    size = "" if name and abs(number) == 1 else f"{abs(number):.4g}"
+    return f"{'-' if number < 0 else '+'} {f'{size} {name}'.strip()}"
 
 
 def _matrix(value: ArrayLike | None, size: int) -> NDArray[np.float64]:

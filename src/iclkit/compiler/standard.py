@@ -30,27 +30,25 @@ from iclkit.compiler.operations import Aff, Div, Loop, Mul, Shape, Statement
 from iclkit.compiler.reciprocal import reciprocal
 from iclkit.compiler.weights import Array, Perceptron, Target
 
-_LEVEL = 2e6
+_LEVEL = 20.0
 _SHARPNESS = 60.0
 _EPS = 1e-5  # that of torch's LayerNorm
 
 
-def standard(width: int, points: int, scale: float) -> Target:
+def standard(width: int, scale: float) -> Target:
     """The target for so many rows.
 
     Args:
         width: Rows of the residual stream.
-        points: Longest context.
         scale: s.
     """
+    level = _LEVEL / scale
     return Target(
         {"attention": "softmax", "norm": True, "activation": "gelu"},
         lambda plan, block: _hidden_units(plan, block, scale),
         sharpness=_SHARPNESS,
-        # Places up to 1, so that the norm hardly sees them.
-        unit=1 / (points + 1),
-        gain=sqrt(2 * _LEVEL**2 / width + _EPS),
-        level=_LEVEL,
+        gain=sqrt(2 * level**2 / width + _EPS),
+        level=level,
     )
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+import numpy as np
+
 from iclkit.compiler.operations import Div, Largest, Loop, Operation, Shape, Statement
 from iclkit.compiler.program import Program, simplified
 from iclkit.compiler.ranges import Range, divisor_ranges
@@ -31,11 +33,13 @@ def validate(program: Program, target: str | None = None) -> dict[str, Shape]:
     if target is not None and target not in TARGETS:
         raise unknown("target", target, TARGETS)
     for name in ("dim", "points"):
-        if getattr(program, name) < 1:
-            raise UserError(f"{program.name}: {name} must be at least 1, given {getattr(program, name)}")
-    for name in program.start:
+        if not _counts(value := getattr(program, name)):
+            raise UserError(f"{program.name}: {name} must be at least 1, a whole number, given {value}")
+    for name, value in program.initial.items():
         if name in ("x", "y"):
             raise UserError(f"{program.name}: {name} holds the data and cannot start with another value")
+        if not np.isfinite(value).all():
+            raise UserError(f"{program.name}: {name} must start with finite numbers")
     shapes = dict(program.inputs)
     _walk(program, program.body, shapes, loop=None)
     if program.output not in shapes:
@@ -64,7 +68,9 @@ def simple_body(program: Program, shapes: dict[str, Shape]) -> list[Statement]:
 def _walk(program: Program, body: Sequence[Statement], shapes: dict[str, Shape], loop: Loop | None) -> None:
     for statement in body:
         if isinstance(statement, Loop):
-            if statement.times < 1 or not statement.body:
+            if not statement.body:
+                raise _refused(program, statement, "it has no statements")
+            if not _counts(statement.times):
                 raise _refused(program, statement, f"it must run at least once, given {statement.times} times")
             _walk(program, statement.body, shapes, statement)
             continue
@@ -85,7 +91,18 @@ def _walk(program: Program, body: Sequence[Statement], shapes: dict[str, Shape],
             )
 
 
+def _counts(number: int) -> bool:
+    return isinstance(number, int) and number >= 1
+
+
 def _check_divisor(program: Program, operation: Div, reach: Range, target: str | None) -> None:
+    if reach[0] > reach[1]:
+        raise _refused(
+            program,
+            operation,
+            f"{operation.divisor} would lie in [{reach[0]:g}, {reach[1]:g}], where no number is; "
+            "promise what goes together",
+        )
     if not reach[0] > 0:
         raise _refused(
             program,

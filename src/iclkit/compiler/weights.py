@@ -8,7 +8,8 @@ its kind (0 for a pair, -1 for the start, -2 for a query) from rows of its own. 
     pairs      kind_k                   largest, 0, at all pairs alike
     largest    q_qᵀk_k + plus_k + much · kind_k
 
-The squares are bilinear: -(p_k - a)² = 2 a p_k - p_k² - a², and a² is the same for all keys.
+The squares are bilinear: -(p_k - a)² = 2 a p_k - p_k² - a², and a² is the same for all keys. The rows hold p
+and p² in a unit that keeps them below 1, a power of 2 so that they stay exact.
 
 Shape letters: W rows of the residual stream, D width of a head.
 """
@@ -55,7 +56,6 @@ class Target:
         options: Arguments of `InContextRegressor`.
         perceptron: The hidden units of a block.
         sharpness: A factor on scores.
-        unit: What a step from place to place adds to the rows that say it.
         gain: Of the norms; None where there are none.
         level: What the balance rows hold, and its negative; 0 where there are none.
     """
@@ -63,7 +63,6 @@ class Target:
     options: Mapping[str, Any]
     perceptron: Callable[[Plan, PlannedBlock], Perceptron | None]
     sharpness: float = 1.0
-    unit: float = 1.0
     gain: float | None = None
     level: float = 0.0
 
@@ -128,7 +127,7 @@ def _embedding(plan: Plan, target: Target) -> dict[str, Array]:
     start, flag = at_first.copy(), np.zeros(width)
     place, square, kind = plan.codes
     start[kind], flag[kind] = START, QUERY - PAIR
-    places = np.arange(program.points + 2) * target.unit
+    places = np.arange(program.points + 2) * _unit(plan)
     positions = np.zeros((len(places), width))
     positions[:, place], positions[:, square] = places, places**2
     readout = np.zeros((1, width))
@@ -159,7 +158,7 @@ def _attention(plan: Plan, target: Target, block: PlannedBlock, head_width: int,
     qkv, bias = np.zeros((3, heads, head_width, plan.width)), np.zeros((3, heads, head_width))
     out = np.zeros((plan.width, heads, head_width))
     for head, copy in enumerate(block.copies):
-        _scores(plan, target, copy.where, qkv[:2, head], bias[:2, head])
+        _scores(plan, copy.where, qkv[:2, head], bias[:2, head])
         places = range(len(copy.targets))
         qkv[2, head, places, copy.sources] = 1.0
         out[copy.targets, head, places] = copy.factor
@@ -175,16 +174,15 @@ def _attention(plan: Plan, target: Target, block: PlannedBlock, head_width: int,
     }
 
 
-def _scores(
-    plan: Plan, target: Target, where: Where, qk: Float[Array, "2 D W"], bias: Float[Array, "2 D"]
-) -> None:
+def _scores(plan: Plan, where: Where, qk: Float[Array, "2 D W"], bias: Float[Array, "2 D"]) -> None:
     """Set queries and keys so that their products are the scores above."""
     place, square, kind = plan.codes
+    unit = _unit(plan)
     (q, k), (q_bias, _) = qk, bias
     if isinstance(where, Previous | Own):
-        q[0, place] = 2 / target.unit**2
-        q_bias[0] = -2 / target.unit if isinstance(where, Previous) else 0.0
-        q_bias[1] = -1 / target.unit**2
+        q[0, place] = 2 / unit**2
+        q_bias[0] = -2 / unit if isinstance(where, Previous) else 0.0
+        q_bias[1] = -1 / unit**2
         k[0, place] = k[1, square] = 1.0
     elif isinstance(where, Pairs):
         q_bias[0] = k[0, kind] = 1.0
@@ -195,6 +193,11 @@ def _scores(
         q[places, query] = k[places, key] = 1.0
         q_bias[len(query)] = k[len(query), plus.start] = 1.0
         q_bias[len(query) + 1], k[len(query) + 1, kind] = _MUCH, 1.0
+
+
+def _unit(plan: Plan) -> float:
+    """What a step from place to place adds to the row of places."""
+    return 2.0 ** -(plan.program.points + 2).bit_length()
 
 
 def _balanced(plan: Plan, written: Float[Array, "W ..."]) -> Float[Array, "W ..."]:
