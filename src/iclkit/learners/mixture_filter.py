@@ -66,6 +66,34 @@ class MixtureFilter(DensityLearner):
             None if dof[0] is None else stack_components(dof, 1.0),
         )
 
+    def components(
+        self, x: Float[Tensor, "B N d"], prefixes: Sequence[int] | None = None
+    ) -> tuple[Float[Tensor, "B P k d"], Float[Tensor, "B P"]]:
+        """What is known of the components after each prefix, in the order in which they are first seen.
+
+        Args:
+            x: Episodes; N may be 0.
+            prefixes: Context lengths P, each in 0..N; all of 0, 1, ..., N if None.
+
+        Returns:
+            The posterior means of the components' means (their prior mean where none has been seen), and of how
+            many components the points come from.
+
+        Raises:
+            UserError: Points of another dimension, or a prefix that is not in 0..N.
+        """
+        lengths = self._check(x, prefixes)
+        wanted = set(lengths)
+        kept: dict[int, tuple[Tensor, Tensor]] = {}
+        for step in self._steps(x[:, : max(lengths)]):
+            if step.seen in wanted:
+                weights = step.log_weights.exp()
+                means = (weights[..., None, None] * self.family.density(step.state)[0]).sum(1)
+                counts = (weights * (step.state[0] > 0).sum(-1)).sum(1)
+                kept[step.seen] = means.expand(len(x), -1, -1), counts.expand(len(x))
+        means, counts = zip(*(kept[n] for n in lengths), strict=True)
+        return torch.stack(means, 1), torch.stack(counts, 1)
+
     def log_prob(self, x: Float[Tensor, "B N d"]) -> Float[Tensor, "B N"]:
         # The filter's own normalising constants: the same numbers as through `predictives`, for nothing.
         self._check(x, None)

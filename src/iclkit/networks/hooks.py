@@ -30,6 +30,14 @@ class HookPoint(nn.Module):
         """Whether anybody does."""
         return bool(self.functions)
 
+    def add(self, function: HookFunction) -> None:
+        """Let a function listen."""
+        self.functions.append(function)
+
+    def remove(self, function: HookFunction) -> None:
+        """Let a function that listens no longer do so."""
+        self.functions.remove(function)
+
     def forward(self, value: Tensor) -> Tensor:
         for function in self.functions:
             replaced = function(value)
@@ -50,6 +58,16 @@ class Hooked(nn.Module):
             for path, module in self.named_modules()
             if isinstance(module, HookPoint)
         }
+
+    def matching(self, wanted: str | Iterable[str]) -> list[str]:
+        """The names of the hook points that names or glob patterns mean, each once.
+
+        Raises:
+            UserError: A name that no hook point has, or a pattern that none matches.
+        """
+        points = self.hook_points()
+        names = [wanted] if isinstance(wanted, str) else list(wanted)
+        return list(dict.fromkeys(name for pattern in names for name in _matching(pattern, points)))
 
     @property
     def listening(self) -> bool:
@@ -75,12 +93,12 @@ class Hooked(nn.Module):
             for name in _matching(wanted, points)
         ]
         for point, function in added:
-            point.functions.append(function)
+            point.add(function)
         try:
             yield
         finally:
             for point, function in added:
-                point.functions.remove(function)
+                point.remove(function)
 
     def run_with_cache(
         self, *inputs: Any, names: str | Iterable[str] | None = None

@@ -21,6 +21,7 @@ RECIPES: dict[str, Callable[[], Recipe]] = {
     "linear-noise-1-4": regression.linear_noise_1_4,
     "linear-noise-4-9": regression.linear_noise_4_9,
     "linear-garg": regression.linear_garg,
+    "linear-control": regression.linear_control,
     "sparse": regression.sparse,
     "relu-network": regression.relu_network,
     "decision-tree": regression.decision_tree,

@@ -119,6 +119,32 @@ def linear_garg() -> Recipe:
     )
 
 
+def linear_control() -> Recipe:
+    """The network of `linear` where no context says anything: one linear function for all episodes.
+
+    The control of probes: Akyürek et al. (2022), section 5, where all weights are 1. Inputs look the same
+    however they are turned, so a function that was drawn once does as well.
+    """
+    return control(linear())
+
+
+def control(recipe: Recipe) -> Recipe:
+    """A regression recipe's network, trained on one linear function, for which it needs no context."""
+    network = recipe.network
+    assert isinstance(network, RegressorConfig)
+    return Recipe(
+        name="linear-control",
+        task=LinearPool(size=1, dim=network.dim, noise_std=0.0),
+        objective=SquaredError(),
+        network=network,
+        optimizer=OptimizerConfig(name="muon", rate=2e-3, matrix_rate=1e-2, betas=(0.9, 0.98)),
+        schedule=Schedule(warmup=0.01, shape="linear"),
+        episodes=32,
+        points=min(41, network.max_points + 1),
+        steps=800,
+    )
+
+
 def sparse() -> Recipe:
     """Linear functions with 2 of 10 weights not zero: a learner that beats least squares, as Lasso does."""
     task = SparseLinearRegression(dim=10, nonzero=2)
