@@ -169,7 +169,7 @@ def test_registers_are_read_by_name(target: str, tolerance: float) -> None:
     last = len(network.arguments["layout"].like) - 1
     # The residual is made in the first block of a pass and used up by the second.
     assert set(held["residual"]) == set(range(0, last, 2))
-    for name, block in {"residual": last - 1, "prediction": last, "w": last - 2, "x": last - 1}.items():
+    for name, block in {"residual": last - 1, "xᵀw": last, "w": last - 2, "x": last - 1}.items():
         found = held[name][block]
         assert found.shape == expected[name].shape
         if name == "w":
@@ -185,21 +185,35 @@ def test_registers_are_read_by_name(target: str, tolerance: float) -> None:
         registers(network, {})
 
 
-def test_a_register_can_be_replaced() -> None:
-    """An intervention by name: with w set to another w the network predicts by that."""
-    network = compile(programs.averaging(3, 5))
+@pytest.mark.parametrize("target", ["exact", "standard"])
+def test_registers_are_hook_points(target: str) -> None:
+    network = compile(programs.sgd(3, 5, 0.05), target)
     x, y = episodes(3, 5)
-    rows = next(register for register in network.registers if register.name == "xy").rows
+    _, cache = network.run_with_cache(x, y)
+    for name, blocks in registers(network, cache).items():
+        for block, value in blocks.items():
+            assert torch.equal(cache[f"registers.{name}.{block}"], value)
+    answers, cache = network.run_with_cache(x, y, names=["registers.xᵀw.*", "registers.residual.0"])
+    last = len(network.arguments["layout"].like) - 1
+    assert list(cache) == [f"registers.xᵀw.{block}" for block in range(last + 1)] + ["registers.residual.0"]
+    torch.testing.assert_close(cache[f"registers.xᵀw.{last}"][:, 6:], answers[..., 0], rtol=0, atol=1e-7)
+    with pytest.raises(UserError, match=r"unknown hook point 'registers\.residual\.1'"):
+        network.run_with_cache(x, y, names="registers.residual.1")
+
+
+@pytest.mark.parametrize("target", ["exact", "standard"])
+def test_a_register_can_be_replaced(target: str) -> None:
+    """An intervention by name: with w set to another w the network predicts by that, also behind norms."""
+    network = compile(programs.sgd(3, 5), target)
+    x, y = episodes(3, 5)
     other = torch.tensor([1.0, -2.0, 0.5], dtype=torch.float64)
-
-    def replace(stream: torch.Tensor) -> torch.Tensor:
-        stream = stream.clone()
-        stream[..., 1:, rows.start : rows.stop] = other
-        return stream
-
-    with network.hooks({"blocks.0.residual": replace}):
-        found = network(x, y)[:, 1:, 0]
-    torch.testing.assert_close(found, x[:, 1:] @ other)
+    before = network(x, y)
+    # The last of twelve blocks but two leaves w for the last pass, which only predicts.
+    with network.hooks({"registers.w.9": other.expand_as}):
+        found = network(x, y)[..., 0]
+    torch.testing.assert_close(found, x @ other, rtol=0, atol=1e-6)
+    assert torch.equal(network(x, y), before)
+    assert not network.listening
 
 
 @pytest.mark.parametrize("target", ["exact", "standard"])

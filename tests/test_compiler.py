@@ -239,7 +239,11 @@ def test_constants_that_make_no_sense_are_refused(make: Callable[[], Any], messa
 
 def test_programs_print_as_they_are_read() -> None:
     text = str(programs.sgd(2, 4, 0.1))
-    assert text.splitlines()[:3] == ["sgd (d = 2, up to 4 pairs)", "  loop 5 times", "    mov w ← w [previous]"]
+    assert text.splitlines()[:3] == [
+        "sgd (d = 2, up to 4 pairs), predicts xᵀw",
+        "  loop 5 times",
+        "    mov w ← w [previous]",
+    ]
     assert text.splitlines()[-1] == "    aff w ← w - 0.2 gradient"
     sums = {
         "aff s ← -x + 3 y + 1": Aff("s", {"x": -1, "y": 3}, 1.0),

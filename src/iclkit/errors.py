@@ -6,6 +6,9 @@ import difflib
 from collections.abc import Iterable
 
 
+_LISTED = 40
+
+
 class UserError(ValueError):
     """A mistake in what the user gave. The command line prints its message alone and exits with code 2."""
 
@@ -16,12 +19,13 @@ def unknown(kind: str, name: str, accepted: Iterable[str]) -> UserError:
     Args:
         kind: What is named ("recipe", "model", "objective", ...).
         name: What was given.
-        accepted: Every accepted name.
+        accepted: Every accepted name; where they are very many, not all are listed.
 
     Returns:
         The error, to be raised by the caller.
     """
     names = sorted(accepted)
+    listed = ", ".join(names[:_LISTED]) + (f" and {len(names) - _LISTED} more" if len(names) > _LISTED else "")
     near = difflib.get_close_matches(name, names, n=1, cutoff=0.4)
     hint = f"; did you mean {near[0]!r}?" if near else ""
-    return UserError(f"unknown {kind} {name!r}{hint} (accepted: {', '.join(names)})")
+    return UserError(f"unknown {kind} {name!r}{hint} (accepted: {listed})")

@@ -51,7 +51,8 @@ class Program:
         yield from _operations(self.body)
 
     def __str__(self) -> str:
-        return "\n".join([f"{self.name} (d = {self.dim}, up to {self.points} pairs)", *_lines(self.body, 1)])
+        head = f"{self.name} (d = {self.dim}, up to {self.points} pairs), predicts {self.output}"
+        return "\n".join([head, *_lines(self.body, 1)])
 
 
 def simplified(body: Sequence[Statement], shapes: Mapping[str, Shape]) -> list[Statement]:

@@ -63,14 +63,14 @@ def sgd(
         raise UserError(f"steps must lie in 1..{points}, one a pair, given {steps}")
     body = (
         Mov("w", "w", Previous()),
-        Mul("prediction", "w", "x", "i,i->"),
-        Aff("residual", {"prediction": 1, "y": -1}),
+        Mul("xᵀw", "x", "w", "i,i->"),
+        Aff("residual", {"xᵀw": 1, "y": -1}),
         Mul("gradient", "x", "residual", "i,->i"),
         Aff("w", {"w": 1 - 2 * rate * weight_decay, "gradient": -2 * rate}),
     )
     # The last pass reads what the steps have made.
     passes = (points if steps is None else steps) + 1
-    return Program("sgd", dim, points, [Loop(passes, body)], {"w": np.zeros(dim)})
+    return Program("sgd", dim, points, [Loop(passes, body)], {"w": np.zeros(dim)}, output="xᵀw")
 
 
 def gradient_descent(dim: int, points: int, steps: int = 1, rate: float = 0.5) -> Program:

@@ -23,6 +23,7 @@ from iclkit.networks import (
     AttentionVariant,
     BlockConfig,
     Hooked,
+    HookPoint,
     Layout,
     Mask,
     MergedAttention,
@@ -30,7 +31,7 @@ from iclkit.networks import (
     Transformer,
 )
 from iclkit.regression.checks import check_pairs, check_queries
-from iclkit.regression.registers import Register
+from iclkit.regression.registers import Register, register_points
 from iclkit.regression.tokens import EMBEDDINGS, PairTokens
 
 _CHOICES = {
@@ -89,7 +90,8 @@ class InContextRegressor(Hooked):
             what is not there can rest on it.
         layout: The blocks one by one, where they differ; `layers`, `heads`, `mlp_ratio` and `tied` are then not
             used.
-        registers: Names of rows of the residual stream, for a network whose rows have a meaning.
+        registers: Names of rows of the residual stream, for a network whose rows have a meaning; they are hook
+            points, `registers.NAME.BLOCK`.
         variant: How attention is changed (see `networks/variants.py`).
 
     Raises:
@@ -164,6 +166,11 @@ class InContextRegressor(Hooked):
         self.causal = causal or (layers == 1 and not variant.negative)
         self.readout = nn.Linear(width, 3 * components or 1, bias=bias) if embedding == "linear" else None
         _initialise(self, init_std, -1.0 if negated else 1.0)
+
+    def hook_points(self) -> dict[str, HookPoint]:
+        """Every hook point by its name, registers among them: `registers.w.3` is w after block 3."""
+        points = super().hook_points()
+        return points | register_points(self.registers, points)
 
     def forward(self, x: Float[Tensor, "B N d"], y: Float[Tensor, "B N"]) -> Float[Tensor, "B N O"]:
         """The outputs after every prefix: those at n depend on x_n and the pairs before n.

@@ -1,20 +1,25 @@
 """Names for rows of the residual stream of a network whose rows have a meaning.
 
-A register is a range of rows that holds one quantity, after those blocks in which nothing else has its place.
+A register is a range of rows that holds one quantity, after those blocks in which nothing else has its place. There
+it is a hook point as well: `registers.w.3` is w after block 3.
 """
 
 from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from jaxtyping import Float
 from torch import Tensor
 
 from iclkit.errors import UserError, unknown
+from iclkit.networks import HookPoint
+from iclkit.networks.hooks import HookFunction
 
+BALANCE = "balance+", "balance-"
+"""Registers that hold each half of what the others lack to a sum of 0, for the sake of a LayerNorm."""
 _RESIDUAL = re.compile(r"blocks\.(\d+)\.residual")
 
 
@@ -44,6 +49,62 @@ class Register:
         return stream[..., self.rows.start : self.rows.stop].unflatten(-1, self.shape or (1,))[
             ..., *((0,) * (not self.shape))
         ]
+
+
+class RegisterPoint(HookPoint):
+    """A register after one block; who listens to it listens to the block's residual stream.
+
+    Args:
+        register: The register.
+        stream: The hook point of the residual stream.
+        balance: The registers that take back what is written to another; none if nobody does.
+    """
+
+    def __init__(self, register: Register, stream: HookPoint, balance: Sequence[Register]) -> None:
+        super().__init__()
+        self._register, self._balance = register, balance
+        # Not as a part of this module: it is one of the network's.
+        self._stream = (stream,)
+        self._on_stream: dict[HookFunction, HookFunction] = {}
+
+    def add(self, function: HookFunction) -> None:
+        def on_stream(stream: Tensor) -> Tensor | None:
+            replaced = function(self._register.read(stream))
+            return None if replaced is None else self._write(stream, replaced)
+
+        super().add(function)
+        self._stream[0].add(self._on_stream.setdefault(function, on_stream))
+
+    def remove(self, function: HookFunction) -> None:
+        super().remove(function)
+        self._stream[0].remove(self._on_stream[function])
+
+    def _write(self, stream: Float[Tensor, "*batch W"], value: Tensor) -> Float[Tensor, "*batch W"]:
+        rows, before = self._register.rows, self._register.read(stream)
+        change = (value - before).reshape(*stream.shape[:-1], len(rows))
+        stream = stream.clone()
+        stream[..., rows.start : rows.stop] += change
+        for register in self._balance:
+            stream[..., register.first] -= change.sum(-1) / len(self._balance)
+        return stream
+
+
+def register_points(registers: Sequence[Register], points: Mapping[str, HookPoint]) -> dict[str, RegisterPoint]:
+    """A hook point for every register after every block that leaves it in its rows.
+
+    Args:
+        registers: Those of a network.
+        points: Its other hook points.
+    """
+    balance = [register for register in registers if register.name in BALANCE]
+    return {
+        f"registers.{register.name}.{block}": RegisterPoint(
+            register, points[f"blocks.{block}.residual"], [] if register in balance else balance
+        )
+        for register in registers
+        for block, held in enumerate(register.held)
+        if held
+    }
 
 
 def read_registers(
