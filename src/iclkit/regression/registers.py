@@ -1,7 +1,7 @@
 """Names for rows of the residual stream of a network whose rows have a meaning.
 
-A register is a range of rows that holds one quantity, after those blocks in which nothing else has its place. There
-it is a hook point as well: `registers.w.3` is w after block 3.
+A register is a range of rows that holds one quantity, after those blocks in which nothing else has its place.
+There it is a hook point as well: `registers.w.3` is w after block 3.
 """
 
 from __future__ import annotations
