@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from iclkit.cli.parser import Parser
+from iclkit.cli.parser import Parser, check_seed
 from iclkit.errors import UserError, unknown
 
 Actions = Mapping[str, tuple[Callable[[list[str]], None], str]]
@@ -73,8 +73,7 @@ def check_data(given: argparse.Namespace) -> None:
     """Refuse what can be refused before the seconds that loading torch takes."""
     if not given.data.exists():
         raise UserError(f"there is no file {given.data}")
-    if not 0 <= given.seed < 2**63:
-        raise UserError(f"--seed must lie in 0..2^63-1, given {given.seed}")
+    check_seed(given.seed)
 
 
 def check_picture(out: Path) -> None:

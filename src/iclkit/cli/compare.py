@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from iclkit.cli import output
-from iclkit.cli.parser import Parser
+from iclkit.cli.parser import Parser, check_seed
 from iclkit.cli.specs import parse_learner, parse_task, with_fields
 from iclkit.errors import UserError
 
@@ -75,8 +75,7 @@ def add_options(parser: Parser, episodes: int = 256) -> None:
 
 def check_options(given: argparse.Namespace, sign: str) -> None:
     """Refuse what cannot be done before any work is."""
-    if not 0 <= given.seed < 2**63:
-        raise UserError(f"--seed must lie in 0..2^63-1, given {given.seed}")
+    check_seed(given.seed)
     if given.out is None:
         return
     output.check_folder(given.out, given.force, sign)

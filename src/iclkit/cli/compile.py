@@ -5,11 +5,13 @@ from __future__ import annotations
 import inspect
 from argparse import Namespace
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from iclkit.cli import output
-from iclkit.cli.parser import Parser
+from iclkit.cli.actions import PICTURES, check_picture
+from iclkit.cli.parser import Parser, check_seed
 from iclkit.errors import UserError, unknown
 
 if TYPE_CHECKING:
@@ -29,6 +31,33 @@ _EPISODES = 16
 
 
 def run(argv: list[str]) -> None:
+    given = _parser().parse(argv)
+    from iclkit.compiler import PROGRAMS, compile
+    from iclkit.compiler.compilation import SCALE, planned
+    from iclkit.training.models import save
+
+    if given.program not in PROGRAMS:
+        raise unknown("program", given.program, PROGRAMS)
+    if given.scale is not None and given.target != "standard":
+        raise UserError(f"--scale is of target 'standard', given target {given.target!r}; leave it out")
+    check_seed(given.seed)
+    _check_files(given)
+    program = _program(given, PROGRAMS[given.program])
+    plan = planned(program, given.target)
+    network = compile(program, given.target, scale=SCALE if given.scale is None else given.scale)
+    print(_report(given, program, plan, network))
+    if given.out is not None:
+        save(network, given.out, name=given.program, overwrite=given.force)
+        output.note(f"wrote {given.out}")
+    if given.draw is not None:
+        from iclkit.report.landscape_plot import render
+        from iclkit.report.program_figure import program_figure
+
+        output.write(given.draw, render(program_figure(plan, given.target), given.draw.suffix.lower()))
+        output.note(f"wrote {given.draw}")
+
+
+def _parser() -> Parser:
     parser = Parser(
         "compile",
         "Compile a learning algorithm to the weights of a transformer, and measure it against the interpreter.",
@@ -45,50 +74,38 @@ def run(argv: list[str]) -> None:
         help="exact: hard attention, units that multiply and divide; standard: softmax, GELU and LayerNorm "
         "(default: exact)",
     )
-    parser.add_argument("--scale", type=float, help="scale of products of the target standard (default: 1e-5)")
+    parser.add_argument(
+        "--scale",
+        type=float,
+        help="scale of products of the target standard (default: 1e-5; 0.03 for a start of training)",
+    )
     for name, (kind, what) in _CONSTANTS.items():
         parser.add_argument(f"--{name.replace('_', '-')}", type=kind, help=what)
     parser.add_argument("--seed", type=int, default=0, help="seed of the episodes of the check (default: 0)")
     parser.add_argument("--out", type=Path, metavar="FOLDER", help="model folder to make")
     parser.add_argument(
-        "--draw", type=Path, metavar="FILE.png", help="picture of what each layer reads and writes"
+        "--draw",
+        type=Path,
+        metavar="FILE",
+        help=f"picture of what each layer reads and writes ({', '.join(PICTURES)})",
     )
     parser.add_argument(
         "--force", action="store_true", help="replace a model folder or a picture that is there"
     )
-    given = parser.parse(argv)
-
-    from iclkit.compiler import PROGRAMS, compile
-    from iclkit.compiler.compilation import SCALE, planned
-    from iclkit.training.models import save
-
-    if given.program not in PROGRAMS:
-        raise unknown("program", given.program, PROGRAMS)
-    if given.scale is not None and given.target != "standard":
-        raise UserError(f"--scale is of target 'standard', given target {given.target!r}; leave it out")
-    _check_files(given)
-    program = _program(given, PROGRAMS[given.program])
-    plan = planned(program, given.target)
-    network = compile(program, given.target, scale=SCALE if given.scale is None else given.scale)
-    print(_report(given, program, plan, network))
-    if given.out is not None:
-        save(network, given.out, name=given.program, overwrite=given.force)
-        output.note(f"wrote {given.out}")
-    if given.draw is not None:
-        from iclkit.report.figures import png
-        from iclkit.report.program_figure import program_figure
-
-        output.write(given.draw, png(program_figure(plan, given.target)))
-        output.note(f"wrote {given.draw}")
+    return parser
 
 
 def _check_files(given: Namespace) -> None:
-    output.check(given.draw, given.force, [])
+    if given.draw is not None:
+        check_picture(given.draw)
+        output.check(given.draw, given.force, [])
+        if find_spec("matplotlib") is None:
+            raise UserError("pictures need matplotlib: pip install 'iclkit[plots]'")
     if given.out is not None and given.out.exists():
         if not given.out.is_dir():
             raise UserError(f"{given.out} is a file; name a folder for the model")
         if any(given.out.iterdir()) and not (given.force and (given.out / "model.json").exists()):
-            raise UserError(f"{given.out} already exists; name a new folder for the model")
+            raise UserError(f"{given.out} already exists; name a new folder, or replace a model by --force")
 
 
 def _program(given: Namespace, make: Callable[..., Program]) -> Program:
@@ -121,7 +138,7 @@ def _report(given: Namespace, program: Program, plan: Plan, network: InContextRe
         f"weights     {weights}",
         "",
         *(f"layer {index + 1}: {'; '.join(block.operations)}" for index, block in enumerate(plan.blocks)),
-        *(f"layers {first + 1} to {end} are run {times} times" for first, end, times in plan.loops),
+        *(_pass(*loop) for loop in plan.loops if loop[2] > 1),
         "",
         "register        shape     rows",
     ]
@@ -130,6 +147,13 @@ def _report(given: Namespace, program: Program, plan: Plan, network: InContextRe
         span = f"{rows.start}" if len(rows) == 1 else f"{rows.start} to {rows.stop - 1}"
         lines.append(f"{register.name:15} {'×'.join(map(str, register.shape)) or 'number':9} {span}")
     return "\n".join([*lines, "", _error(given.seed, program, network)])
+
+
+def _pass(first: int, end: int, times: int) -> str:
+    """How often a loop runs."""
+    if end - first == 1:
+        return f"layer {end} is run {times} times"
+    return f"layers {first + 1} to {end} are run {times} times"
 
 
 def _error(seed: int, program: Program, network: InContextRegressor) -> str:

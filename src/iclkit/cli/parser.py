@@ -10,6 +10,12 @@ from typing import NoReturn
 from iclkit.errors import UserError
 
 
+def check_seed(seed: int) -> None:
+    """Refuse what torch's generators do not take."""
+    if not 0 <= seed < 2**63:
+        raise UserError(f"--seed must lie in 0..2^63-1, given {seed}")
+
+
 class Parser(argparse.ArgumentParser):
     """argparse, but its errors are `UserError`s and an unknown option is answered with the nearest one.
 
