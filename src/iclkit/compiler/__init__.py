@@ -11,6 +11,7 @@ from iclkit.compiler.operations import Aff, Div, Largest, Loop, Mov, Mul, Pairs,
 from iclkit.compiler.program import Program
 from iclkit.compiler.programs import PROGRAMS
 from iclkit.compiler.reading import registers
+from iclkit.compiler.token_descent import token_descent
 from iclkit.compiler.validate import validate
 
 __all__ = [
@@ -38,6 +39,7 @@ __all__ = [
     "limit_matrices",
     "programs",
     "registers",
+    "token_descent",
     "trained_limit",
     "validate",
 ]
