@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -10,11 +11,11 @@ from torch import Tensor, nn
 
 from iclkit.analysis.inside.induction import (
     attention_patterns,
-    copying,
     copying_eigenvalues,
+    copying_score,
     followers,
-    in_context_learning,
-    prefix_matching,
+    in_context_learning_score,
+    prefix_matching_score,
 )
 from iclkit.errors import UserError
 from iclkit.sequences import TokenTransformer, next_token_losses
@@ -67,19 +68,20 @@ def induction_network(sharpness: float = 80.0) -> TokenTransformer:
 
 @pytest.mark.parametrize("name", SEQUENCE_TASKS)
 def test_an_induction_head_made_by_hand_scores_one(name: str) -> None:
-    task = SEQUENCE_TASKS[name](vocabulary=VOCABULARY, shortest=3, longest=8)
+    make: Any = SEQUENCE_TASKS[name]
+    task = make(vocabulary=VOCABULARY, shortest=3, longest=8)
     drawn = task.draw(64, LENGTH, generator())
     network = induction_network()
     patterns = attention_patterns(network, drawn.tokens)
     assert patterns.shape == (2, 1, 64, LENGTH, LENGTH)
-    found = prefix_matching(patterns, drawn.tokens, drawn.copied)
+    found = prefix_matching_score(patterns, drawn.tokens, drawn.copied)
     # Attention elsewhere is e^-80 a place.
     assert float(found[1, 0]) == pytest.approx(1.0, abs=1e-12)
     # Without a choice of queries: every token with an earlier copy, which are more.
-    assert float(prefix_matching(patterns, drawn.tokens)[1, 0]) == pytest.approx(1.0, abs=1e-12)
+    assert float(prefix_matching_score(patterns, drawn.tokens)[1, 0]) == pytest.approx(1.0, abs=1e-12)
     assert float(found[0, 0]) < 0.5
     # Layer 0 writes nothing that is read; the head in layer 1 raises what it sees and nothing else.
-    assert copying(network, drawn.tokens).flatten().tolist() == pytest.approx([-1.0, 1.0], abs=1e-12)
+    assert copying_score(network, drawn.tokens).flatten().tolist() == pytest.approx([-1.0, 1.0], abs=1e-12)
 
 
 def test_the_hand_made_network_copies() -> None:
@@ -104,7 +106,9 @@ def test_uniform_attention_scores_the_share_of_matches() -> None:
     expected = torch.tensor(
         [(i // period) / (i + 1) for i in range(period + 1, LENGTH)], dtype=torch.float64
     ).mean()
-    found = prefix_matching(attention_patterns(uniform_network(), drawn.tokens), drawn.tokens, drawn.copied)
+    found = prefix_matching_score(
+        attention_patterns(uniform_network(), drawn.tokens), drawn.tokens, drawn.copied
+    )
     torch.testing.assert_close(found, expected.expand(2, 2), rtol=0, atol=1e-12)
 
 
@@ -118,7 +122,7 @@ def test_uniform_attention_on_independent_tokens() -> None:
     patterns = attention_patterns(uniform_network(1, 1), drawn.tokens)
     each = (patterns[0, 0] * followers(drawn.tokens)).sum(-1)[:, period + 1 :].mean(-1)
     # Sequences are independent; five standard errors: false alarm < 1e-6.
-    found = float(prefix_matching(patterns, drawn.tokens, drawn.copied))
+    found = float(prefix_matching_score(patterns, drawn.tokens, drawn.copied))
     assert found == pytest.approx(float(each.mean()), abs=1e-12)
     assert abs(found - float(expected)) < 5 * float(each.std()) / math.sqrt(episodes)
 
@@ -135,8 +139,8 @@ def test_scores_by_loops() -> None:
     for parameter in network.parameters():
         nn.init.normal_(parameter, std=0.7)
     tokens = torch.randint(5, (3, 9), generator=generator())
-    patterns, shares = attention_patterns(network, tokens), copying(network, tokens)
-    matching = prefix_matching(patterns, tokens)
+    patterns, shares = attention_patterns(network, tokens), copying_score(network, tokens)
+    matching = prefix_matching_score(patterns, tokens)
     _, cache = network.run_with_cache(tokens, names="blocks.*.attention.v")
     for layer, attention in enumerate(network.attentions()):
         for head in range(3):
@@ -152,8 +156,9 @@ def test_scores_by_loops() -> None:
                     matches = [j for j in range(1, i + 1) if x[j - 1] == x[i]]
                     if matches:
                         seen.append(weights[matches].sum())
-                    own = sum(weights[j] * logits[j, x[j]].clamp(min=0) for j in range(i + 1))
-                    copied.append(own / sum(weights[j] * logits[j].clamp(min=0).sum() for j in range(i + 1)))
+                    own = [weights[j] * logits[j, x[j]].clamp(min=0) for j in range(i + 1)]
+                    mass = [weights[j] * logits[j].clamp(min=0).sum() for j in range(i + 1)]
+                    copied.append(torch.stack(own).sum() / torch.stack(mass).sum())
             torch.testing.assert_close(matching[layer, head], torch.stack(seen).mean())
             torch.testing.assert_close(shares[layer, head], 2 * torch.stack(copied).mean() - 1)
 
@@ -173,12 +178,12 @@ def test_eigenvalues_are_those_of_the_whole_product() -> None:
 
 def test_in_context_learning_is_a_difference_of_losses() -> None:
     losses = torch.arange(10.0).expand(3, 10)
-    assert float(in_context_learning(losses, 10, 1)) == 9.0
-    assert float(in_context_learning(losses, range(9, 11), range(1, 4))) == 8.5 - 1.0
+    assert float(in_context_learning_score(losses, 10, 1)) == 9.0
+    assert float(in_context_learning_score(losses, range(9, 11), range(1, 4))) == 8.5 - 1.0
     # A network that copies knows late tokens better: those early ones that are new cost more.
     drawn = RepeatedTokens(VOCABULARY, 4, 6, distinct=True).draw(32, LENGTH, generator())
     losses = next_token_losses(induction_network(), drawn.tokens)
-    assert float(in_context_learning(losses.detach(), range(12, LENGTH), range(1, 4))) < -0.5
+    assert float(in_context_learning_score(losses.detach(), range(12, LENGTH), range(1, 4))) < -0.5
 
 
 def test_refusals() -> None:
@@ -188,12 +193,12 @@ def test_refusals() -> None:
     with pytest.raises(UserError, match=r"no hook points, given Linear"):
         attention_patterns(nn.Linear(2, 2), tokens)  # pyright: ignore[reportArgumentType]
     with pytest.raises(UserError, match=r"patterns must have shape .* given \[2, 1, 4, 24, 24\]"):
-        prefix_matching(patterns, tokens[:2])
+        prefix_matching_score(patterns, tokens[:2])
     with pytest.raises(UserError, match=r"queries must be truth values of shape \[4, 24\], given torch.int64"):
-        prefix_matching(patterns, tokens, tokens)
+        prefix_matching_score(patterns, tokens, tokens)
     with pytest.raises(UserError, match="no token has an earlier copy"):
-        prefix_matching(patterns[..., :3, :3], torch.arange(3).expand(4, 3))
+        prefix_matching_score(patterns[..., :3, :3], torch.arange(3).expand(4, 3))
     with pytest.raises(UserError, match=r"late must be numbers of tokens in 1..5, given 6"):
-        in_context_learning(torch.zeros(2, 5), 6, 1)
+        in_context_learning_score(torch.zeros(2, 5), 6, 1)
     with pytest.raises(UserError, match=r"early must be numbers of tokens in 1..5, given range\(0, 3\)"):
-        in_context_learning(torch.zeros(2, 5), 5, range(3))
+        in_context_learning_score(torch.zeros(2, 5), 5, range(3))

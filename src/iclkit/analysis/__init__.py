@@ -5,6 +5,14 @@ from iclkit.analysis.compare import Comparison
 from iclkit.analysis.density import CONTEXT_SIZES, Divergence, kl_by_context, log_likelihood_by_context
 from iclkit.analysis.distances import error, excess_risk, spd
 from iclkit.analysis.inside.dual_recorder import DualRecorder
+from iclkit.analysis.inside.induction import (
+    attention_patterns,
+    copying_eigenvalues,
+    copying_score,
+    in_context_learning_score,
+    prefix_matching_score,
+)
+from iclkit.analysis.inside.induction_recorder import InductionRecorder
 from iclkit.analysis.interpolation import interpolate, match_scale
 from iclkit.analysis.intervals import Curve, Interval
 from iclkit.analysis.linear_weights import ilwd
@@ -19,21 +27,27 @@ __all__ = [
     "Curve",
     "Divergence",
     "DualRecorder",
+    "InductionRecorder",
     "Interval",
+    "attention_patterns",
     "calibrate",
     "classifier_test",
     "compare_shifts",
+    "copying_eigenvalues",
+    "copying_score",
     "energy_distance",
     "error",
     "excess_risk",
     "gradient_alignment",
     "ilwd",
+    "in_context_learning_score",
     "interpolate",
     "kl_by_context",
     "log_likelihood_by_context",
     "match_scale",
     "mmd",
     "mode_shares",
+    "prefix_matching_score",
     "sensitivity_difference",
     "spd",
 ]

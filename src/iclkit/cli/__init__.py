@@ -28,6 +28,7 @@ COMMANDS = {
     "identify": ("iclkit.cli.identify", "which textbook learner a model has become, with its parameter"),
     "diagonal": ("iclkit.cli.diagonal", "compare models trained at several noises with ridge regression"),
     "pools": ("iclkit.cli.pools", "train on pools of many sizes: which learners know the prior behind them?"),
+    "induction": ("iclkit.cli.induction", "when induction heads form in training, with one layer and with two"),
     "interpolate": (
         "iclkit.cli.interpolate",
         "the loss between a model and another, or weights made by hand",

@@ -8,6 +8,7 @@ from iclkit.errors import unknown
 from iclkit.training import energy_recipes as energy
 from iclkit.training import published_recipes as published
 from iclkit.training import regression_recipes as regression
+from iclkit.training import sequence_recipes as sequences
 from iclkit.training.recipe import Recipe
 
 RECIPES: dict[str, Callable[[], Recipe]] = {
@@ -30,6 +31,7 @@ RECIPES: dict[str, Callable[[], Recipe]] = {
     "lsa-recurrent": regression.lsa_recurrent,
     "pool": regression.pool,
     "general": regression.general,
+    "induction": sequences.induction,
     "garg-published": published.garg_published,
     "sparse-published": published.sparse_published,
     "relu-network-published": published.relu_network_published,

@@ -2,7 +2,7 @@
 
 recipe.json       the resolved recipe
 environment.json  versions, processor and threads of every start of the run
-metrics.jsonl     one line every `log_every` updates, each the mean since the line before
+metrics.jsonl     one line every `log_every` updates: means since the line before, and what a watcher saw
 checkpoints/step-XXXXXXXX/   weights, optimizer, average, objective (.safetensors) and state.json
 """
 
@@ -12,7 +12,7 @@ import contextlib
 import dataclasses
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,7 @@ from iclkit.training.recipes import recipe_named
 from iclkit.training.trainer import Trainer, TrainingError
 
 _LOCK = ".lock"
+Watch = Callable[[int, Any], Mapping[str, Any]]
 
 
 def train(
@@ -40,6 +41,7 @@ def train(
     progress: bool = True,
     stop_after: int | None = None,
     device: torch.device | str | None = None,
+    watch: Watch | None = None,
 ) -> Path:
     """Carry out a recipe. Under torchrun, call it in every process.
 
@@ -54,6 +56,9 @@ def train(
         progress: Show progress on the error stream.
         stop_after: Write a checkpoint and return after this many updates in all.
         device: Where to compute; the process's GPU where there is one, else the CPU.
+        watch: Called with the number of updates done and the network, whenever a line of metrics is written;
+            what it returns (numbers, or lists of them, by name) is written with it. It must leave the weights
+            and the global generators alone.
 
     Returns:
         The run's folder.
@@ -69,7 +74,7 @@ def train(
     out = Path(out)
     with join_world(device) as world:
         # Built before anything is written: a recipe that cannot run leaves no folder behind.
-        run = _Run(recipe, out, world)
+        run = _Run(recipe, out, world, watch)
         with _hold(out, world, recipe, resume):
             if resume:
                 run.resume()
@@ -82,12 +87,12 @@ def train(
 class _Run:
     """A trainer, its folder, and the means since the last line of metrics."""
 
-    def __init__(self, recipe: Recipe, out: Path, world: World) -> None:
-        self.recipe, self.out, self.world = recipe, out, world
+    def __init__(self, recipe: Recipe, out: Path, world: World, watch: Watch | None = None) -> None:
+        self.recipe, self.out, self.world, self.watch = recipe, out, world, watch
         self.trainer = Trainer(recipe, world)
         self.sums: dict[str, float] = {}
         self.count = 0
-        self.seconds = 0.0
+        self.seconds = self.cpu_seconds = 0.0
 
     def resume(self) -> None:
         found = checkpoints.found(self.out)
@@ -110,6 +115,7 @@ class _Run:
                 raise UserError(f"{found[-1]} does not fit the recipe of its run ({error})") from None
             self.sums, self.count = last.info["sums"], last.info["count"]
             self.seconds = last.info["seconds"]
+            self.cpu_seconds = last.info.get("cpu_seconds", 0.0)  # which older checkpoints lack
 
     def announce(self) -> None:
         """Note this start of the run, and forget metrics of updates that will be done again."""
@@ -124,6 +130,7 @@ class _Run:
     def go(self, end: int, show: bool) -> None:
         recipe, trainer = self.recipe, self.trainer
         first, start, before = trainer.step, time.monotonic(), self.seconds
+        cpu_start, cpu_before = time.process_time(), self.cpu_seconds
         with progress_display(recipe.name, recipe.steps, show) as display:
             while trainer.step < end:
                 try:
@@ -131,6 +138,7 @@ class _Run:
                 except TrainingError as error:
                     raise TrainingError(f"{error}; {self._last_good()}") from None
                 self.seconds = before + time.monotonic() - start
+                self.cpu_seconds = cpu_before + time.process_time() - cpu_start
                 self.count += 1
                 for name, value in values.items():
                     self.sums[name] = self.sums.get(name, 0.0) + value
@@ -144,16 +152,24 @@ class _Run:
     def _log(self, speed: float) -> None:
         means = {name: total / self.count for name, total in self.sums.items()}
         self.sums, self.count = {}, 0
-        line = {"step": self.trainer.step, **means, "seconds": self.seconds, "steps_per_second": speed}
+        speeds = {"seconds": self.seconds, "cpu_seconds": self.cpu_seconds, "steps_per_second": speed}
         if self.world.leads:
+            line = {"step": self.trainer.step, **means, **self._watched(), **speeds}
             with (self.out / "metrics.jsonl").open("ab") as file:
                 file.write(json.dumps(line).encode() + b"\n")
+
+    def _watched(self) -> dict[str, Any]:
+        if self.watch is None:
+            return {}
+        with torch.no_grad():
+            return dict(self.watch(self.trainer.step, self.trainer.network))
 
     def _save(self) -> None:
         tensors = self.trainer.tensors()
         info = {
             "processes": self.world.size,
             "seconds": self.seconds,
+            "cpu_seconds": self.cpu_seconds,
             "sums": self.sums,
             "count": self.count,
         }

@@ -38,7 +38,7 @@ def followers(tokens: Int[Tensor, "B T"]) -> Bool[Tensor, "B T T"]:
     return found.tril()
 
 
-def prefix_matching(
+def prefix_matching_score(
     patterns: Float[Tensor, "L H B T T"], tokens: Int[Tensor, "B T"], queries: Bool[Tensor, "B T"] | None = None
 ) -> Float[Tensor, "L H"]:
     """The attention that a token gives to whatever followed earlier copies of it, all of them together.
@@ -75,7 +75,7 @@ def prefix_matching(
     return torch.einsum("lhbij,bij->lh", patterns, asked) / queries.sum()
 
 
-def copying(network: TokenTransformer, tokens: Int[Tensor, "B T"]) -> Float[Tensor, "L H"]:
+def copying_score(network: TokenTransformer, tokens: Int[Tensor, "B T"]) -> Float[Tensor, "L H"]:
     """Of the logits that a head raises directly, the share that goes to the tokens it attends to.
 
     Head h at token i adds A_ij l_j to the logits for each j that it attends to, l_j without its mean over the
@@ -126,7 +126,7 @@ def _share(
 
 
 def copying_eigenvalues(network: TokenTransformer) -> Float[Tensor, "L H"]:
-    """Σλ / Σ|λ| over the eigenvalues of W_E W_V W_O W_U [V, V] of each head: a cheap stand-in for `copying`.
+    """Σλ / Σ|λ| over the eigenvalues of W_E W_V W_O W_U [V, V] of each head: cheap, beside `copying_score`.
 
     Positive eigenvalues mean that sets of tokens raise their own logits; LayerNorms are left out. The D x D
     matrix W_V W_Eᵀ W_U W_O has the same eigenvalues but for zeros, for tr (AB)^n = tr (BA)^n.
@@ -145,7 +145,7 @@ def copying_eigenvalues(network: TokenTransformer) -> Float[Tensor, "L H"]:
     return found.real.sum(-1) / found.abs().sum(-1).clamp(min=torch.finfo(found.real.dtype).tiny)
 
 
-def in_context_learning(
+def in_context_learning_score(
     losses: Float[Tensor, "B T-1"], late: int | range, early: int | range
 ) -> Float[Tensor, ""]:
     """The loss late in the sequence minus that early in it: negative if the network learns from its context.

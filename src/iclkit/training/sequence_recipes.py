@@ -1,0 +1,59 @@
+"""Recipes of networks of tokens: functions that return a complete training run."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable
+
+from iclkit.sequences import NextToken
+from iclkit.tasks import RepeatedTokens
+from iclkit.training.network_config import TokenConfig
+from iclkit.training.recipe import OptimizerConfig, Recipe, Schedule
+
+
+def induction() -> Recipe:
+    """Random tokens that repeat, each sequence with a period of its own: where induction heads form.
+
+    Attention alone, two layers of two heads. One layer cannot find what followed an earlier copy, whatever its
+    width: set `--network.layers 1` to see. The published networks were trained on text; here the rate is
+    constant, so that what the loss does at a step is not the schedule's doing.
+
+    Source: after Olsson et al. (2022), "In-context learning and induction heads".
+    """
+    return Recipe(
+        name="induction",
+        task=RepeatedTokens(vocabulary=32, shortest=8, longest=24),
+        objective=NextToken(),
+        network=TokenConfig(vocabulary=32, width=64, layers=2, heads=2, max_length=48),
+        optimizer=OptimizerConfig(name="adam", rate=3e-3, clip=None),
+        schedule=Schedule(warmup=0.0, shape="constant"),
+        episodes=32,
+        points=48,
+        steps=1500,
+        checkpoint_every=500,
+        log_every=10,
+    )
+
+
+def induction_sweep(recipe: Recipe, layers: Iterable[int], seeds: Iterable[int]) -> list[Recipe]:
+    """A recipe of a network of tokens with each number of layers, from each seed.
+
+    Args:
+        recipe: What they have in common.
+        layers: Numbers of layers.
+        seeds: Seeds of the weights and the batches.
+
+    Raises:
+        UserError: Layers that no network has.
+    """
+    seeds = list(seeds)
+    return [
+        dataclasses.replace(
+            recipe,
+            name=f"{recipe.name}-layers-{count}-seed-{seed}",
+            network=dataclasses.replace(recipe.network, layers=count),
+            seed=seed,
+        )
+        for count in layers
+        for seed in seeds
+    ]
