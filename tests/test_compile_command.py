@@ -93,3 +93,18 @@ def test_a_compiled_model_is_identified_on_functions_of_its_own_dimension(
     printed = capsys.readouterr().out
     assert "LinearRegression(dim=3)" in printed
     assert "is ridge" in printed.replace("\n", " ")
+
+
+def test_a_run_may_start_at_a_compiled_model(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The run's network is the model's, and so are its dimension and its longest context."""
+    model, run = tmp_path / "model", tmp_path / "run"
+    sizes = ["--d", "3", "--points", "6", "--target", "standard", "--scale", "0.03"]
+    assert cli.main(["compile", "averaging", *sizes, "--out", str(model)]) == 0
+    options = ["--start", str(model), "--steps", "2", "--optimizer.rate", "1e-7", "--quiet"]
+    assert cli.main(["train", "linear", *options, "--out", str(run)]) == 0
+    assert "inputs of dim 3, 7 points in each dataset" in capsys.readouterr().err
+    x, y = (part.float() for part in episodes(3, 6))
+    start, end = iclkit.load(model).predict(x.double(), y.double()), iclkit.load(run).predict(x, y)
+    # Two updates of hardly any size, and float32.
+    assert float((end - start).square().mean() / start.square().mean()) < 1e-2
+    assert cli.main(["train", "linear", "--start", str(model), "--network.width", "64"]) == 2

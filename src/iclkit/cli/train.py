@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import dataclasses
 import io
@@ -11,6 +12,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from iclkit.cli.output import note
 from iclkit.cli.parser import Parser
 from iclkit.errors import UserError
 
@@ -30,13 +32,12 @@ def run(argv: list[str]) -> None:
     recipe = read_recipe(name)
     parser.check_options([_dashed(argument) for argument in argv], _options(recipe))
     given, rest = parser.parse_known_args(argv)
-    recipe = _override(recipe, rest)
+    recipe = _override(_like_its_start(recipe, rest), rest)
     if given.stop_after is not None and given.stop_after < 1:
         raise UserError(f"--stop-after must be at least 1, given {given.stop_after}")
 
     _check_device(given.device)
 
-    from iclkit.cli.output import note
     from iclkit.training import train
 
     out = given.out or Path("runs") / recipe.name
@@ -156,6 +157,33 @@ def _override(recipe: Recipe, options: Sequence[str]) -> Recipe:
             )
     except SystemExit:
         raise UserError(_in_one_line(told.getvalue())) from None
+
+
+def _like_its_start(recipe: Recipe, options: Sequence[str]) -> Recipe:
+    """A recipe of regression with the network of the model that `--start` names, unless options describe one.
+
+    Weights made by hand are seldom of the shape that a recipe has. With the network go the dimension of the
+    task and, where they would be too long, the contexts.
+    """
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--start")
+    start = parser.parse_known_args(options)[0].start
+    described = any(option.startswith("--network.") for option in options)
+    if start in (None, "None") or described or recipe.kind != "regression":
+        return recipe
+    from iclkit.training.models import load
+    from iclkit.training.network_config import RegressorConfig
+
+    network = RegressorConfig(**load(start, "regression").network.arguments)
+    if network == recipe.network:
+        return recipe
+    task = recipe.task
+    if task.dim != network.dim and any(field.name == "dim" for field in dataclasses.fields(task)):
+        task = dataclasses.replace(task, dim=network.dim)
+    points = min(recipe.points, network.max_points + 1)
+    changed = dataclasses.replace(recipe, network=network, task=task, points=points)
+    note(f"the network is that of {start}: inputs of dim {network.dim}, {points} points in each dataset")
+    return changed
 
 
 def _in_one_line(box: str) -> str:
