@@ -100,7 +100,8 @@ def test_a_run_may_start_at_a_compiled_model(tmp_path: Path, capsys: pytest.Capt
     model, run = tmp_path / "model", tmp_path / "run"
     sizes = ["--d", "3", "--points", "6", "--target", "standard", "--scale", "0.03"]
     assert cli.main(["compile", "averaging", *sizes, "--out", str(model)]) == 0
-    options = ["--start", str(model), "--steps", "2", "--optimizer.rate", "1e-7", "--quiet"]
+    options = ["--start", str(model), "--steps", "2", "--quiet"]
+    options += ["--optimizer.name", "adamw", "--optimizer.rate", "1e-7"]
     assert cli.main(["train", "linear", *options, "--out", str(run)]) == 0
     assert "inputs of dim 3, 7 points in each dataset" in capsys.readouterr().err
     x, y = (part.float() for part in episodes(3, 6))

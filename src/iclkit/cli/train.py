@@ -10,13 +10,15 @@ import re
 import typing
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from iclkit.cli.output import note
 from iclkit.cli.parser import Parser
+from iclkit.cli.specs import with_fields
 from iclkit.errors import UserError
 
 if TYPE_CHECKING:
+    from iclkit.tasks import RegressionTask
     from iclkit.training import Recipe
 
 
@@ -177,9 +179,9 @@ def _like_its_start(recipe: Recipe, options: Sequence[str]) -> Recipe:
     network = RegressorConfig(**load(start, "regression").network.arguments)
     if network == recipe.network:
         return recipe
-    task = recipe.task
-    if task.dim != network.dim and any(field.name == "dim" for field in dataclasses.fields(task)):
-        task = dataclasses.replace(task, dim=network.dim)
+    task = cast("RegressionTask", recipe.task)
+    if task.dim != network.dim:
+        task = with_fields(task, dim=network.dim)
     points = min(recipe.points, network.max_points + 1)
     changed = dataclasses.replace(recipe, network=network, task=task, points=points)
     note(f"the network is that of {start}: inputs of dim {network.dim}, {points} points in each dataset")
