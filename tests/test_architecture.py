@@ -154,7 +154,7 @@ FORBIDDEN_CALLS = {
     "exec": "no code from data",
 }
 FORBIDDEN_IMPORTS = {"pickle", "dill", "shelve", "marshal", "matplotlib.pyplot"}
-EXTRAS = {"matplotlib", "sklearn", "scipy", "tensorboard", "hypothesis", "beartype", "pytest"}
+EXTRAS = {"matplotlib", "sklearn", "scipy", "tensorboard", "transformers", "hypothesis", "beartype", "pytest"}
 # Modules that exist for an extra; nothing imports them at its top but each other.
 FOR_EXTRAS = {"estimators", "report"}
 
