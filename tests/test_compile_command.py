@@ -20,9 +20,9 @@ from iclkit.report.program_figure import program_figure
 def test_pictures_show_every_register(name: str) -> None:
     for target in ("exact", "standard"):
         figure = program_figure(plan := planned(CASES[name].make(3, 4), target), target)
-        labels = {label.get_text().split("  ")[0] for label in figure.axes[0].get_yticklabels()}
-        assert labels == set(plan.registers)
-        texts = " ".join(text.get_text() for axes in figure.axes for text in axes.texts)
+        (axes,) = figure.axes
+        assert {label.get_text() for label in axes.get_yticklabels()} == set(plan.registers)
+        texts = " ".join(text.get_text() for text in [*figure.texts, *axes.texts])
         assert all(f"{times} times" in texts for *_, times in plan.loops)
         assert all(operation in texts for block in plan.blocks for operation in block.operations)
 

@@ -8,14 +8,15 @@ from __future__ import annotations
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.patches import FancyBboxPatch, Rectangle
+from matplotlib.patches import Rectangle
 
 from iclkit.compiler.lowering import Plan, PlannedBlock, Traffic
 from iclkit.report.figures import INK
 
 _DPI = 160
 _ATTENTION, _UNITS = "#0072b2", "#d55e00"
-_LIVE, _LOOP = "#dfe3ea", "#009e73"
+_LIVE, _LOOP, _FAINT = "#dfe3ea", "#009e73", "#7b8290"
+_ROW, _LINE = 0.46, 0.24  # heights of a register and of a line of text, in inches
 _LETTERS = 100
 
 
@@ -30,67 +31,84 @@ def program_figure(plan: Plan, target: str) -> Figure:
         A row for each register, grey where its value is needed; a column for each phase of each layer, open
         dots where it reads and filled ones where it writes. Below, what each layer does.
     """
-    names = sorted(plan.registers, key=lambda name: (plan.registers[name].start, name))
+    names = _in_order(plan)
+    loops = [loop for loop in plan.loops if loop[2] > 1]
     text = _operations(plan)
-    columns = 2 * len(plan.blocks)
-    size = (max(8.6, 3.2 + 1.0 * columns), 2.0 + 0.46 * len(names) + 0.21 * len(text))
-    figure = Figure(figsize=size, dpi=_DPI, layout="constrained")
-    upper, lower = figure.subplots(2, 1, height_ratios=(1.5 + 0.46 * len(names), 0.1 + 0.21 * len(text)))
-    _grid(upper, plan, names)
-    lower.set_axis_off()
-    lower.text(0, 1, "\n".join(text), va="top", size=10, color=INK, linespacing=1.45, transform=lower.transAxes)
+    above, below = 0.75 + 0.4 * len(loops), 1.0 + _LINE * len(text)
+    width, height = max(9.6, 3.6 + 2.0 * len(plan.blocks)), above + _ROW * len(names) + below
+    figure = Figure(figsize=(width, height), dpi=_DPI)
+    left, right = 1.5 / width, 1 - 1.75 / width
+    axes = figure.add_axes((left, below / height, right - left, _ROW * len(names) / height))
+    _grid(axes, plan, names)
+    for depth, (first, end, times) in enumerate(loops):
+        _loop(axes, 2 * first, 2 * end, times, -0.85 - 0.85 * (len(loops) - 1 - depth))
     program = plan.program
-    upper.set_title(
+    title = (
         f"{program.name}, d = {program.dim}, up to {program.points} pairs: "
-        f"{len(plan.order)} layers of width {plan.width}, target {target}",
-        size=13,
-        color=INK,
-        loc="left",
-        pad=12 + 18 * bool(plan.loops) + 28 * len(plan.loops),
+        f"{len(plan.order)} layer{'s' * (len(plan.order) > 1)} of width {plan.width}, target {target}"
     )
+    figure.text(left, 1 - 0.22 / height, title, va="top", size=13, color=INK)
+    figure.legend(
+        handles=_legend(),
+        loc="upper left",
+        bbox_to_anchor=(left, (below - 0.33) / height),
+        borderaxespad=0,
+        borderpad=0,
+        ncols=5,
+        frameon=False,
+        fontsize=10,
+        labelcolor=INK,
+    )
+    figure.text(left, (below - 0.75) / height, "\n".join(text), va="top", size=10, color=INK, linespacing=1.45)
     return figure
+
+
+def _in_order(plan: Plan) -> list[str]:
+    """The registers in the order in which the program comes upon them, the data first and the output last."""
+    met = ["x", "y", *plan.program.initial]
+    for operation in plan.program.operations():
+        met += [*operation.reads, operation.target]
+    place = {name: place for place, name in reversed(list(enumerate(met)))}
+    output = plan.program.output
+    # What only a target needs stands behind what it is made for.
+    parents = {name: name.partition(".")[0] for name in plan.registers}
+    return sorted(
+        plan.registers,
+        key=lambda name: (name == output, place.get(name, place.get(parents[name], len(met))), name),
+    )
 
 
 def _grid(axes: Axes, plan: Plan, names: list[str]) -> None:
     for index, block in enumerate(plan.blocks):
         _lifetimes(axes, block, names, 2 * index)
-        _phase(axes, block.attention, names, 2 * index + 0.5, _ATTENTION)
+        # A head that clears the column's own rows reads no other.
+        where = {type(copy.where).__name__.lower() for copy in block.copies} - {"own"}
+        _phase(axes, block.attention, names, 2 * index + 0.5, _ATTENTION, " and ".join(sorted(where)))
         _phase(axes, block.units, names, 2 * index + 1.5, _UNITS)
         if index:
             axes.axvline(2 * index, color="#9aa1ad", linewidth=0.9)
-    for depth, (first, end, times) in enumerate(plan.loops):
-        _loop(axes, 2 * first, 2 * end, times, -1.05 - 0.75 * (len(plan.loops) - 1 - depth))
-    axes.set(xlim=(0, 2 * len(plan.blocks)), ylim=(len(names) - 0.4, -0.6))
-    shapes = [plan.shapes[name] for name in names]
-    labels = [
-        f"{name}  {'×'.join(map(str, shape))}" if shape else name
-        for name, shape in zip(names, shapes, strict=True)
-    ]
-    axes.set_yticks(range(len(names)), labels, size=11, color=INK)
-    axes.set_xticks(
-        [2 * index + 1 for index in range(len(plan.blocks))],
-        [f"layer {index + 1}" for index in range(len(plan.blocks))],
-        size=11,
-        color=INK,
-    )
+    axes.set(xlim=(0, 2 * len(plan.blocks)), ylim=(len(names) - 0.45, -0.55))
+    axes.set_yticks(range(len(names)), names, size=11, color=INK)
+    for row, name in enumerate(names):
+        shape, rows = plan.shapes[name], plan.registers[name]
+        span = f"row {rows.start}" if len(rows) == 1 else f"rows {rows.start} to {rows.stop - 1}"
+        said = ", ".join(["×".join(map(str, shape)), span] if shape else [span])
+        axes.text(1.01, row, said, va="center", size=9, color=_FAINT, transform=axes.get_yaxis_transform())
+    middles = [2 * index + 1 for index in range(len(plan.blocks))]
+    axes.set_xticks(middles, [f"layer {index + 1}" for index in range(len(plan.blocks))], size=11, color=INK)
     axes.tick_params(length=0)
     for side in axes.spines.values():
         side.set_visible(False)
-    handles = [
+
+
+def _legend() -> list[Line2D | Rectangle]:
+    return [
         Line2D([], [], color=_ATTENTION, marker="o", label="attention"),
         Line2D([], [], color=_UNITS, marker="o", label="hidden units"),
         Line2D([], [], color=INK, linestyle="", marker="o", markerfacecolor="white", label="reads"),
         Line2D([], [], color=INK, linestyle="", marker="o", label="writes"),
         Rectangle((0, 0), 1, 1, color=_LIVE, label="value needed"),
     ]
-    axes.legend(
-        handles=handles,
-        loc="center left",
-        bbox_to_anchor=(1.01, 0.5),
-        frameon=False,
-        fontsize=10,
-        labelcolor=INK,
-    )
 
 
 def _lifetimes(axes: Axes, block: PlannedBlock, names: list[str], left: float) -> None:
@@ -103,11 +121,12 @@ def _lifetimes(axes: Axes, block: PlannedBlock, names: list[str], left: float) -
                 )
 
 
-def _phase(axes: Axes, traffic: Traffic, names: list[str], place: float, colour: str) -> None:
+def _phase(axes: Axes, traffic: Traffic, names: list[str], place: float, colour: str, label: str = "") -> None:
     rows = {row: name for row, name in enumerate(names) if name in traffic.reads | traffic.writes}
     if not rows:
         return
     axes.plot([place, place], [min(rows), max(rows)], color=colour, linewidth=1.4, zorder=2)
+    axes.text(place, min(rows) - 0.36, label, ha="center", va="bottom", size=9, color=colour)
     for row, name in rows.items():
         if name in traffic.reads:
             axes.plot(place - 0.1, row, "o", color=colour, markerfacecolor="white", markersize=8, zorder=3)
@@ -118,18 +137,12 @@ def _phase(axes: Axes, traffic: Traffic, names: list[str], place: float, colour:
 
 
 def _loop(axes: Axes, left: float, right: float, times: int, height: float) -> None:
-    axes.add_patch(
-        FancyBboxPatch(
-            (left + 0.06, height),
-            right - left - 0.12,
-            0.1,
-            boxstyle="round,pad=0.02",
-            color=_LOOP,
-            clip_on=False,
-        )
-    )
+    """A bracket over the blocks of a loop."""
+    ends = [left + 0.05, left + 0.05, right - 0.05, right - 0.05]
+    tip = height + 0.16
+    axes.plot(ends, [tip, height, height, tip], color=_LOOP, linewidth=2, clip_on=False)
     axes.text(
-        (left + right) / 2, height - 0.1, f"{times} times", ha="center", va="bottom", size=11, color=_LOOP
+        (left + right) / 2, height - 0.08, f"{times} times", ha="center", va="bottom", size=11, color=_LOOP
     )
 
 
