@@ -5,6 +5,7 @@ from iclkit.analysis.compare import Comparison
 from iclkit.analysis.density import CONTEXT_SIZES, Divergence, kl_by_context, log_likelihood_by_context
 from iclkit.analysis.distances import error, excess_risk, spd
 from iclkit.analysis.inside.dual_recorder import DualRecorder
+from iclkit.analysis.inside.probe import probe
 from iclkit.analysis.inside.induction import (
     attention_patterns,
     copying_eigenvalues,
@@ -47,6 +48,7 @@ __all__ = [
     "match_scale",
     "mmd",
     "mode_shares",
+    "probe",
     "prefix_matching_score",
     "sensitivity_difference",
     "spd",

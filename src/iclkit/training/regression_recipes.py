@@ -125,18 +125,18 @@ def linear_control() -> Recipe:
     The control of probes: Akyürek et al. (2022), section 5, where all weights are 1. Inputs look the same
     however they are turned, so a function that was drawn once does as well.
     """
-    return control(linear())
-
-
-def control(recipe: Recipe) -> Recipe:
-    """A regression recipe's network, trained on one linear function, for which it needs no context."""
-    network = recipe.network
+    network = linear().network
     assert isinstance(network, RegressorConfig)
+    return control(network)
+
+
+def control(network: RegressorConfig) -> Recipe:
+    """A regression network, its output one number, on one linear function: see `linear_control`."""
     return Recipe(
         name="linear-control",
         task=LinearPool(size=1, dim=network.dim, noise_std=0.0),
         objective=SquaredError(),
-        network=network,
+        network=dataclasses.replace(network, components=0),
         optimizer=OptimizerConfig(name="muon", rate=2e-3, matrix_rate=1e-2, betas=(0.9, 0.98)),
         schedule=Schedule(warmup=0.01, shape="linear"),
         episodes=32,

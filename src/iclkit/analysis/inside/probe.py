@@ -18,7 +18,7 @@ from iclkit.analysis.inside.activations import (
     untrained,
 )
 from iclkit.analysis.inside.probe_targets import TITLES, check_targets, scaled, target_values
-from iclkit.analysis.inside.probe_training import READOUTS, Schedule, squared_errors, standardise, train_probes
+from iclkit.analysis.inside.probe_training import READOUTS, Schedule, squared_errors, train_probes, whiten
 from iclkit.analysis.inside.probing import Probing
 from iclkit.errors import UserError, unknown
 from iclkit.networks import Hooked
@@ -78,11 +78,10 @@ def probe(
         UserError: A network without hook points, a layer or a target that is not there, prefixes beyond what
             the network takes, or too few episodes.
 
-    Source: Akyürek et al. (2022), section 5. They train at Adam's rate 1e-3; here the rate starts at 3e-3 and
+    Source: Akyürek et al. (2022), section 5. They train at Adam's rate 1e-3; here the rate starts at 1e-2 and
         falls to 0. They read one attention over all tokens of a network in which queries are context, too.
     """
     first = network_of(model)
-    networks = _networks(model, first, beside or {}, seed)
     task = getattr(model, "task", None) if task is None else task
     if task is None:
         raise UserError("the model does not say what it was trained on; give a task")
@@ -103,6 +102,7 @@ def probe(
             f"{list(given)}, {episodes} and {held_out}"
         )
 
+    networks = _networks(model, first, beside or {}, seed)
     drawn = episodes + max(1, episodes // 8)
     x, y = _draw(task, drawn + held_out, max(lengths) + 1, torch.Generator().manual_seed(seed))
     wanted, entries, variances = _wanted(task, chosen, x, y, lengths, drawn)
@@ -113,7 +113,7 @@ def probe(
     found = []
     for network in networks.values():
         streams, seen = streams_after(network, names, x, y, lengths, tokens)
-        standardise(streams, seen, drawn)
+        whiten(streams, seen, drawn)
         readers = train_probes(
             streams[:, :, :drawn],
             seen,

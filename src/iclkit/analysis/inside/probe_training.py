@@ -46,9 +46,9 @@ class Schedule:
         UserError: A number that is not positive.
     """
 
-    steps: int = 2500
+    steps: int = 1500
     batch: int = 16
-    rate: float = 3e-3
+    rate: float = 1e-2
     hidden: int = 512
     checks: int = 10
 
@@ -108,20 +108,31 @@ class Readers:
         return slice(self.linear, None) if parameter.startswith(("inner", "outer")) else slice(None)
 
 
-def standardise(
+def whiten(
     streams: Float[Tensor, "S T E W"], seen: Bool[Tensor, "S T"], training: int
 ) -> Float[Tensor, "S T E W"]:
-    """Give every channel of a stream mean 0 and variance 1 over the first `training` episodes, in place.
+    """Give the channels of a stream mean 0 at each token and covariance 1 over all of them, in place.
 
-    One scale for each channel, whatever the token: an affine map that a probe could learn itself, since α sums
-    to 1. Networks whose residual streams differ in size then learn at the same speed.
+    An affine map that a probe could learn itself: a constant at each token goes into its bias, a map of the
+    channels into V. But gradients learn it slowly where what is looked for is little of a stream's variance, as
+    it is in a network that has no use for it; a network must not look worse for that.
+
+    Args:
+        streams: Activations; 0 where a stream has no token.
+        seen: Which tokens each stream has.
+        training: Mean and covariance are those of so many episodes, the first.
     """
-    mask = seen[:, :, None, None].to(streams)
-    total = training * mask.sum((1, 2))
-    shown = streams[:, :, :training]
-    streams -= ((shown * mask).sum((1, 2)) / total)[:, None, None]
-    spread = ((shown * mask).square().sum((1, 2)) / total).sqrt()
-    streams /= spread.clamp(min=1e-6)[:, None, None]
+    covariance = streams.new_zeros(len(streams), streams.shape[-1], streams.shape[-1])
+    for token in streams.unbind(1):  # one after another, for a copy of all may be large
+        token -= token[:, :training].mean(1, keepdim=True)
+        covariance += token[:, :training].mT @ token[:, :training]
+    covariance /= (training * seen.sum(1))[:, None, None]
+    variances, axes = torch.linalg.eigh(covariance.double())
+    # Directions of less variance than this are rounding.
+    variances = variances.clamp(min=1e-7 * variances[:, -1:]).clamp(min=torch.finfo(streams.dtype).tiny)
+    maps = (axes * variances.rsqrt()[:, None]).to(streams)
+    for token in streams.unbind(1):
+        token.copy_(token @ maps)
     return streams
 
 
@@ -137,7 +148,7 @@ def train_probes(
     """Train R probes on each of S streams, all in one program.
 
     Args:
-        streams: Activations in standard units, each stream of its own layer and prefix.
+        streams: Whitened activations, each stream of its own layer and prefix.
         seen: Which tokens each stream has.
         targets: What the probes are to say, of mean 0 and mean square about 1; entries that a target lacks
             are 0. The last ninth of the episodes tells when to stop.

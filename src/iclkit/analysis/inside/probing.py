@@ -89,24 +89,19 @@ class Probing:
         return self.layers[-max(1, len(self.layers) // 3) :]
 
     def tables(self) -> dict[str, Table]:
-        """One for each target and prefix: layers by model and read-out; the model's least errors in bold."""
+        """One for each target and read-out: layers after each prefix by model; the best layer in bold."""
         tables = {}
-        columns = [f"{model}, {readout}" for model in self.models for readout in self.readouts]
         for target in self.targets:
-            for place, prefix in enumerate(self.prefixes):
-                rows, means = [], []
-                for layer in self.layers:
-                    found = [
-                        self.curve(target, readout, layer, model).interval()[place]
-                        for model in self.models
-                        for readout in self.readouts
-                    ]
-                    rows.append([layer.removesuffix(".residual"), *map(cell, found)])
-                    means.append([float(interval.mean) for interval in found])
-                least = torch.tensor(means).argmin(0).tolist()
-                best = frozenset((least[place], place + 1) for place in range(len(self.readouts)))
-                title = f"{TITLES[target]} after {prefix} points: squared error / variance"
-                tables[title] = Table(["layer", *columns], rows, best)
+            for readout in self.readouts:
+                rows, best = [], set()
+                for place, prefix in enumerate(self.prefixes):
+                    best.add((len(rows) + int(self.means(target, readout)[:, place].argmin()), 1))
+                    for layer in self.layers:
+                        found = [self.curve(target, readout, layer, model).interval() for model in self.models]
+                        name = f"{prefix}, {layer.removesuffix('.residual')}"
+                        rows.append([name, *(cell(interval[place]) for interval in found)])
+                title = f"{TITLES[target]}, {readout} read-out: squared error / variance"
+                tables[title] = Table(["points, layer", *self.models], rows, frozenset(best))
         return tables
 
     @property

@@ -1,0 +1,149 @@
+"""`iclkit probe`: which numbers can be read from a model's activations, in which layer."""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from iclkit.cli import output
+from iclkit.cli.compare import check_options, show
+from iclkit.cli.parser import Parser
+from iclkit.errors import UserError
+
+if TYPE_CHECKING:
+    from iclkit.learners.trained_regression import TrainedRegressor
+    from iclkit.networks import Hooked
+
+SIGN = "probe.json"
+_CONTROL, _NONE = "control", "none"
+
+
+def run(argv: list[str]) -> None:
+    parser = Parser(
+        "probe",
+        "Train probes on a model's activations: how well can Xᵀy and the weights of least squares (for "
+        "mixtures: the components' means and number) be read from each layer? The same probes on an untrained "
+        "network, and on a control that never needed a context, tell what that proves.",
+    )
+    parser.add_argument("model", metavar="MODEL", help="a model's name, its folder or a run")
+    parser.add_argument(
+        "--control",
+        metavar="MODEL",
+        help="the control: a model trained by recipe linear-control, or none (default: for regression, a "
+        "network of MODEL's shape is trained as one, in about a minute)",
+    )
+    parser.add_argument(
+        "--task", help="a regression task: linear, LinearRegression(dim=8) (default: the model's own)"
+    )
+    parser.add_argument(
+        "--targets", nargs="+", metavar="NAME", help="moments, least_squares; component_means, component_count"
+    )
+    parser.add_argument(
+        "--layers", nargs="+", metavar="LAYER", help="numbers of blocks from 0, or names of hook points"
+    )
+    parser.add_argument(
+        "--prefixes", type=int, nargs="+", metavar="N", help="context sizes (default: d/2, 2d and the longest)"
+    )
+    parser.add_argument("--readout", nargs="+", metavar="NAME", help="linear, mlp (default: both)")
+    parser.add_argument(
+        "--tokens", metavar="NAME", help="what probes read: queries (default for regression) or context"
+    )
+    parser.add_argument("--episodes", type=int, default=4096, help="episodes of the training (default: 4096)")
+    parser.add_argument("--steps", type=int, help="updates of the training (default: 1500)")
+    parser.add_argument("--seed", type=int, default=0, help="seed of episodes and probes (default: 0)")
+    parser.add_argument(
+        "--out", type=Path, metavar="DIR", help="folder for the figure, the tables and all numbers"
+    )
+    parser.add_argument("--force", action="store_true", help="write into a folder that holds other things")
+    given = parser.parse(argv)
+    if given.steps is not None and given.steps < 1:
+        raise UserError(f"--steps must be at least 1, given {given.steps}")
+    check_options(given, SIGN)
+
+    from iclkit.analysis import probe
+    from iclkit.analysis.inside.probe_training import READOUTS, Schedule
+
+    model, task = _model_and_task(given)
+    settings: dict[str, Any] = {
+        "targets": given.targets,
+        "layers": None if given.layers is None else [_layer(text) for text in given.layers],
+        "prefixes": given.prefixes,
+        "readout": given.readout or READOUTS,
+        "tokens": given.tokens,
+        "seed": given.seed,
+    }
+    schedule = Schedule() if given.steps is None else Schedule(steps=given.steps)
+    if _trains_control(given, model):
+        # A mistake in the arguments is told before the control is trained.
+        probe(model, task, **settings, episodes=16, held_out=16, schedule=Schedule(steps=1, hidden=8))
+    control = _control(given, model)
+    beside = {} if control is None else {_CONTROL: control}
+    found = probe(model, task, **settings, beside=beside, episodes=given.episodes, schedule=schedule)
+    tables = found.tables()
+    show(tables)
+    print(found.verdict)
+    if given.out is not None:
+        from iclkit.analysis.table import markdown
+        from iclkit.report.figures import png
+        from iclkit.report.probe_figure import probe_figure
+
+        given.out.mkdir(parents=True, exist_ok=True)
+        output.write(given.out / SIGN, found.to_json().encode())
+        output.write(given.out / "probe.md", markdown(found.verdict, tables).encode())
+        output.write(given.out / "probe.png", png(probe_figure(found)))
+        output.note(f"wrote {SIGN}, probe.md and probe.png to {given.out}")
+
+
+def _model_and_task(given: argparse.Namespace) -> tuple[Any, Any]:
+    """The model, and the task that episodes come from (None: the model's own)."""
+    from iclkit.cli.specs import parse_task
+    from iclkit.learners.trained_regression import TrainedRegressor
+    from iclkit.tasks import LinearRegression
+    from iclkit.training.models import load
+
+    model = load(given.model)
+    if given.task is not None:
+        return model, parse_task(given.task)
+    if model.task is None and isinstance(model, TrainedRegressor):  # weights made by hand
+        return model, LinearRegression(dim=model.network.dim)
+    return model, None
+
+
+def _layer(text: str) -> int | str:
+    return int(text) if text.lstrip("-").isdigit() else text
+
+
+def _trains_control(given: argparse.Namespace, model: Any) -> bool:
+    """Whether a control is to be trained: none was named, and the network is no compiled program."""
+    from iclkit.regression import InContextRegressor
+
+    network = model.network
+    trainable = isinstance(network, InContextRegressor) and network.arguments["layout"] is None
+    return given.control is None and trainable
+
+
+def _control(given: argparse.Namespace, model: Any) -> TrainedRegressor | Hooked | None:
+    from iclkit.training.models import load
+
+    if _trains_control(given, model):
+        return _trained_control(model)
+    if given.control is None:
+        output.note("no control is known for this model; the untrained network stands beside it alone")
+    return None if given.control in (None, _NONE) else load(given.control)
+
+
+def _trained_control(model: TrainedRegressor) -> TrainedRegressor:
+    from iclkit.training import train
+    from iclkit.training.models import load
+    from iclkit.training.network_config import RegressorConfig
+    from iclkit.training.regression_recipes import control
+
+    recipe = control(RegressorConfig(**model.network.arguments))
+    output.note(
+        f"training the control, {recipe.steps} updates (to keep one: iclkit train linear-control --out DIR, "
+        "then --control DIR)"
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        return load(train(recipe, Path(folder) / "control"), "regression")
