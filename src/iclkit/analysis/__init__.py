@@ -5,7 +5,6 @@ from iclkit.analysis.compare import Comparison
 from iclkit.analysis.density import CONTEXT_SIZES, Divergence, kl_by_context, log_likelihood_by_context
 from iclkit.analysis.distances import error, excess_risk, spd
 from iclkit.analysis.inside.dual_recorder import DualRecorder
-from iclkit.analysis.inside.probe import probe
 from iclkit.analysis.inside.induction import (
     attention_patterns,
     copying_eigenvalues,
@@ -14,6 +13,9 @@ from iclkit.analysis.inside.induction import (
     prefix_matching_score,
 )
 from iclkit.analysis.inside.induction_recorder import InductionRecorder
+from iclkit.analysis.inside.probe import probe
+from iclkit.analysis.inside.random_features import RandomFeatures, feature_errors, softmax_dual
+from iclkit.analysis.inside.zero_shot import zero_shot_update
 from iclkit.analysis.interpolation import interpolate, match_scale
 from iclkit.analysis.intervals import Curve, Interval
 from iclkit.analysis.linear_weights import ilwd
@@ -30,6 +32,7 @@ __all__ = [
     "DualRecorder",
     "InductionRecorder",
     "Interval",
+    "RandomFeatures",
     "attention_patterns",
     "calibrate",
     "classifier_test",
@@ -39,6 +42,7 @@ __all__ = [
     "energy_distance",
     "error",
     "excess_risk",
+    "feature_errors",
     "gradient_alignment",
     "ilwd",
     "in_context_learning_score",
@@ -48,8 +52,10 @@ __all__ = [
     "match_scale",
     "mmd",
     "mode_shares",
-    "probe",
     "prefix_matching_score",
+    "probe",
     "sensitivity_difference",
+    "softmax_dual",
     "spd",
+    "zero_shot_update",
 ]

@@ -40,6 +40,7 @@ class Attention(nn.Module):
 
     def __init__(self, config: BlockConfig) -> None:
         super().__init__()
+        self.width = config.width
         self.heads = config.heads
         self.head_width = config.head_width or config.width // config.heads
         self.own = config.own
@@ -66,7 +67,7 @@ class Attention(nn.Module):
         _, _, v = self.qkv.weight.view(3, self.heads, self.head_width, -1)
         return self.out.weight.view(-1, self.heads, self.head_width).transpose(0, 1) @ v
 
-    def _project(self, x: Float[Tensor, "B T W"], rows: slice | None = None) -> tuple[Tensor, Tensor, Tensor]:
+    def project(self, x: Float[Tensor, "B T W"], rows: slice | None = None) -> tuple[Tensor, Tensor, Tensor]:
         """Queries of some rows (all if None), keys and values of all: each [B, H, tokens, D]."""
         weight, bias = self.qkv.weight, self.qkv.bias
         if rows is None or self.qkv._forward_hooks:
@@ -108,7 +109,7 @@ class Attention(nn.Module):
         """
         if self.variant.remixes:
             return self._remixed(x, mask, rows)
-        q, k, v = self._project(x, rows)
+        q, k, v = self.project(x, rows)
         memory = Memory(k, v)
         if rows is not None:
             mask = mask.of(rows)
@@ -128,7 +129,7 @@ class Attention(nn.Module):
         places = torch.arange(x.shape[1], device=x.device)
         # The negatives of a token are those of its own query, whether its attention is wanted or not.
         late = rows is not None and bool(self.variant.negative)
-        q, k, v = self._project(x, None if late else rows)
+        q, k, v = self.project(x, None if late else rows)
         q_features, k_features = self.weighting.features(q, k)
         scores, memory = q_features @ k_features.mT, Memory(k, v)
         if self.variant.negative:
@@ -143,7 +144,7 @@ class Attention(nn.Module):
         self, x: Float[Tensor, "B Q W"], memory: Memory, hidden: Bool[Tensor, "*S Q T"], twice: bool = False
     ) -> Float[Tensor, "B Q W"]:
         """Attention of each query over the stored tokens that are not hidden from it, and over itself."""
-        q, k, v = self._project(x)
+        q, k, v = self.project(x)
         if self.fused and self.own != "unseen":
             return self._merge(query_attention(q, k, v, memory.keys, memory.values, hidden, twice))
         return self._merge(self._query_explicitly(q, k, v, memory, hidden))

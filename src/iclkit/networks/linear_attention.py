@@ -46,7 +46,7 @@ class MergedAttention(Attention):
     def pv(self) -> Float[Tensor, "H W W"]:
         return self.value_out.weight[None]
 
-    def _project(self, x: Float[Tensor, "B T W"], rows: slice | None = None) -> tuple[Tensor, Tensor, Tensor]:
+    def project(self, x: Float[Tensor, "B T W"], rows: slice | None = None) -> tuple[Tensor, Tensor, Tensor]:
         q = self.key_query(x if rows is None else x[:, rows])
         k, v = self._augment(x[:, None], self.value_out(x)[:, None])
         return self.q(q[:, None]), self.k(k), self.v(v)
