@@ -18,7 +18,7 @@ from iclkit.training.muon import Muon
 TOLERANCE = 1e-11
 
 
-def mlp() -> nn.Sequential:
+def mlp() -> Any:
     return nn.Sequential(nn.Linear(5, 16), nn.Tanh(), nn.Linear(16, 3)).double()
 
 
@@ -128,7 +128,7 @@ def test_accumulated_and_clipped_gradients() -> None:
                 model(torch.randn(size, 5, dtype=torch.float64)).square().sum().div(7).backward()
             norm = nn.utils.clip_grad_norm_(model.parameters(), 0.1)
             optimizer.step()
-        assert norm > 0.1
+            assert norm > 0.1
     dual = recorder.dual("0")
     assert dual.examples.tolist() == list(range(140))
     torch.testing.assert_close(dual.weight, model[0].weight.detach(), rtol=0, atol=TOLERANCE)
@@ -260,6 +260,38 @@ def test_optimisers_that_are_not_linear_are_refused(kind: Any, reason: str) -> N
     matrices = [p for p in model.parameters() if p.ndim == 2]
     with pytest.raises(UserError, match=rf"^{kind.__name__} has no dual form: .*{reason}.*torch\.optim\.SGD"):
         DualRecorder(model).attach(kind(matrices, lr=1e-3))
+
+
+OPTIMISERS = [
+    kind
+    for kind in vars(torch.optim).values()
+    if isinstance(kind, type) and issubclass(kind, torch.optim.Optimizer)
+]
+
+
+@pytest.mark.parametrize("kind", [k for k in OPTIMISERS if k not in (torch.optim.SGD, torch.optim.Optimizer)])
+def test_every_other_optimiser_of_torch_is_refused_with_its_own_reason(kind: Any) -> None:
+    model = nn.Linear(3, 2, bias=False)
+    with pytest.raises(UserError, match=rf"^{kind.__name__} has no dual form: (?!its updates are not known)"):
+        DualRecorder(model).attach(kind(model.parameters(), lr=1e-3))
+
+
+def test_optimisers_that_nobody_knows_are_refused_too() -> None:
+    class Signed(torch.optim.SGD):
+        """Changes what SGD does, for all that is known."""
+
+    model = mlp()
+    with pytest.raises(UserError, match=r"^Signed has no dual form: its updates are not known to be linear"):
+        DualRecorder(model).attach(Signed(model.parameters(), lr=0.1))
+    with pytest.raises(UserError, match=r"^Sequential has no dual form"):
+        DualRecorder(model).attach(model)  # pyright: ignore[reportArgumentType]
+
+
+def test_layers_of_the_transformer_that_do_not_exist_are_answered_with_the_nearest() -> None:
+    model = InContextRegressor(dim=3, width=16, layers=2, heads=2)
+    with pytest.raises(UserError, match=r"unknown linear layer 'blocks.1.attention.kqv'; did you mean"):
+        DualRecorder(model, ["readout", "blocks.1.attention.kqv"])
+    assert set(DualRecorder(model, "blocks.*.mlp.0").layers) == {"blocks.0.mlp.0", "blocks.1.mlp.0"}
 
 
 def test_other_mistakes_are_refused_in_one_line() -> None:
