@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
 import math
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from torch.nn import functional as F
 
+import iclkit
+from iclkit.cli import main
 from iclkit.errors import UserError
-from iclkit.sequences import TokenTransformer, next_token_losses
-from iclkit.tasks import SEQUENCE_TASKS, Copying, RepeatedTokens, SequenceTask
+from iclkit.learners.trained_sequences import TokenPredictor
+from iclkit.sequences import NextToken, TokenTransformer, next_token_losses
+from iclkit.tasks import SEQUENCE_TASKS, Copying, LinearRegression, RepeatedTokens, SequenceTask
+from iclkit.training import Recipe, TokenConfig, export, recipe_named, save, train
 from iclkit.training.codec import decode, encode
 
 LENGTH = 48
@@ -181,3 +187,121 @@ def test_networks_that_cannot_be_built(given: dict[str, Any], message: str) -> N
 def test_tokens_that_are_none(tokens: Any, message: str) -> None:
     with pytest.raises(UserError, match=message):
         TokenTransformer(**SMALL)(tokens)
+
+
+# Recipes and model folders
+
+
+def tiny(**changes: Any) -> Recipe:
+    given: dict[str, Any] = {
+        "name": "tiny",
+        "task": Copying(vocabulary=7, shortest=2, longest=4),
+        "network": TokenConfig(**SMALL),
+        "episodes": 4,
+        "points": 10,
+        "steps": 4,
+        "checkpoint_every": 2,
+    }
+    return dataclasses.replace(recipe_named("induction"), **{**given, **changes})
+
+
+def test_the_configuration_mirrors_the_network() -> None:
+    parameters = inspect.signature(TokenTransformer).parameters
+    assert {field.name: field.default for field in dataclasses.fields(TokenConfig)} == {
+        name: parameter.default for name, parameter in parameters.items()
+    }
+
+
+def test_a_recipe_survives_json_and_its_run_resumes_bit_for_bit(tmp_path: Path) -> None:
+    assert Recipe.from_json(tiny().to_json()) == tiny()
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    train(tiny(), whole, progress=False)
+    train(tiny(), parts, progress=False, stop_after=2)
+    train(tiny(), parts, progress=False, resume=True)
+    ends = [run / "checkpoints" / "step-00000004" / "weights.safetensors" for run in (whole, parts)]
+    assert ends[0].read_bytes() == ends[1].read_bytes()
+
+
+def test_a_run_becomes_a_model_that_predicts_as_its_network(tmp_path: Path) -> None:
+    run = train(tiny(), tmp_path / "run", progress=False)
+    learner = iclkit.load(export(run, tmp_path / "model", name="copier"), "sequences")
+    assert isinstance(learner, TokenPredictor)
+    assert (learner.name, learner.task, learner.limit) == ("copier", tiny().task, 10)
+    tokens = tiny().task.draw(5, 10, generator()).tokens
+    log_probs = learner.predict(tokens)
+    torch.testing.assert_close(log_probs.exp().sum(-1), torch.ones(5, 10))
+    assert torch.equal(log_probs, iclkit.load(run).predict(tokens))
+    # Of each token but the first, what the prediction before it said.
+    said = log_probs[:, :-1].gather(-1, tokens[:, 1:, None])[..., 0]
+    torch.testing.assert_close(learner.losses(tokens), -said)
+    again = train(tiny(start=str(tmp_path / "model"), steps=1), tmp_path / "again", progress=False)
+    assert (again / "checkpoints" / "step-00000001").is_dir()
+
+
+def test_training_lowers_the_loss(tmp_path: Path) -> None:
+    """Half of what is to be said of a short copy is learned in no time: the separators at the end."""
+    task = Copying(vocabulary=7, shortest=1, longest=2)
+    run = train(tiny(task=task, steps=60, episodes=16), tmp_path / "run", progress=False)
+    tokens = task.sample(64, 10, generator())
+    before = next_token_losses(TokenConfig(**SMALL).build(0), tokens).mean()
+    assert iclkit.load(run).losses(tokens).mean() < 0.5 * before
+
+
+def test_a_network_made_by_hand_is_saved_and_loaded(tmp_path: Path) -> None:
+    network = TokenTransformer(**SMALL, norm=False).double()
+    task = RepeatedTokens(vocabulary=7, shortest=2, longest=3)
+    learner = iclkit.load(save(network, tmp_path / "model", task))
+    tokens = task.sample(3, 10, generator())
+    assert torch.equal(learner.network(tokens), network(tokens))
+    with pytest.raises(UserError, match=r"LinearRegression is no task of this network; give a SequenceTask"):
+        save(network, tmp_path / "other", LinearRegression())
+    with pytest.raises(UserError, match=r"network.vocabulary is 7 but the task has 32 different tokens"):
+        save(network, tmp_path / "other", RepeatedTokens())
+    assert not (tmp_path / "other").exists()
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"points": 11}, r"points must lie in 2..network.max_length = 10, given 11"),
+        ({"points": 1}, r"points must lie in 2..network.max_length = 10, given 1"),
+        ({"task": Copying()}, r"network.vocabulary is 7 but the task has 32 different tokens"),
+        ({"task": LinearRegression()}, r"LinearRegression is no task for a network of kind 'sequences'"),
+        ({"network": recipe_named("linear").network}, r"Copying is no task for a network of kind 'regression'"),
+        (
+            {"objective": recipe_named("linear").objective},
+            r"SquaredError is no objective for a network of kind",
+        ),
+        ({"standardise": True}, r"standardise is for data with units"),
+        ({"pads": True}, r"curriculum and pads are for regression alone"),
+    ],
+)
+def test_recipes_that_cannot_run_are_refused(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        tiny(**changes)
+
+
+def test_an_objective_of_tokens_is_for_nothing_else() -> None:
+    with pytest.raises(UserError, match="NextToken is no objective for a network of kind 'regression'"):
+        dataclasses.replace(recipe_named("linear"), objective=NextToken())
+
+
+@pytest.mark.parametrize(
+    ("command", "message"),
+    [
+        ("card MODEL", "predicts tokens, for which there is no card"),
+        ("identify MODEL", "give a regression model"),
+        ("compare MODEL", "give a regression model"),
+        ("evaluate --model MODEL", "but one of densities is needed"),
+        ("train linear --start MODEL --out RUN", "but one of regression is needed"),
+    ],
+)
+def test_commands_for_other_models_say_so(
+    command: str, message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = save(TokenTransformer(**SMALL), tmp_path / "model", RepeatedTokens(vocabulary=7, longest=9))
+    places = {"MODEL": str(model), "RUN": str(tmp_path / "run")}
+    assert main([places.get(word, word) for word in command.split()]) == 2
+    said = capsys.readouterr().err
+    assert message in said
+    assert said.count("\n") == 1

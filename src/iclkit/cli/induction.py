@@ -67,11 +67,12 @@ def run(argv: list[str]) -> None:
     from iclkit.report.induction_figure import induction_figure
 
     found = InductionStudy(tuple(courses))
-    title = "induction heads in training"
-    Console().print(found.table().rich(title))
+    console = Console()
+    for title, table in found.tables().items():
+        console.print(table.rich(title))
     print(found.verdict)
     output.write(given.out / SIGN, found.to_json().encode())
-    output.write(given.out / "induction.md", markdown(found.verdict, {title: found.table()}).encode())
+    output.write(given.out / "induction.md", markdown(found.verdict, found.tables()).encode())
     output.write(given.out / "induction.png", png(induction_figure(found)))
     output.note(f"wrote {SIGN}, induction.md and induction.png to {given.out}")
 

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from iclkit.errors import UserError
 from iclkit.learners.trained import EnergyDensity
+from iclkit.learners.trained_sequences import TokenPredictor
 from iclkit.report.energy_card import energy_sections
 from iclkit.report.regression_card import regression_sections
 from iclkit.training import files
@@ -45,6 +46,8 @@ def write_card(
     learner, description = load(folder), files.read_json(folder / "model.json")
     if learner.task is None:
         raise UserError(f"{model} does not say what it was trained on, so there is nothing to measure it by")
+    if isinstance(learner, TokenPredictor):
+        raise UserError(f"{model} predicts tokens, for which there is no card; iclkit induction measures such")
     size = (folder / "model.safetensors").stat().st_size
     if isinstance(learner, EnergyDensity):
         sections = energy_sections(learner, description, size, datasets, real_splits)

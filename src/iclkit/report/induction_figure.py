@@ -10,7 +10,7 @@ from typing import NamedTuple
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from iclkit.analysis.inside.induction_study import LEARNED, Course, InductionStudy
+from iclkit.analysis.inside.induction_study import LEARNED, SCORES, Course, InductionStudy, plural
 from iclkit.report.figures import INK
 
 # Okabe and Ito's colours, which the colour-blind can tell apart too.
@@ -29,7 +29,7 @@ class _Panel(NamedTuple):
 _PANELS = (
     _Panel("loss_copies", "loss on the repeats", "nats a token"),
     _Panel("prefix_matching", "prefix matching, best head", "attention on what followed copies"),
-    _Panel("in_context_learning", "in-context learning", "late loss - early loss, nats"),
+    _Panel("in_context_learning", "in-context learning", "late loss − early loss, nats"),
 )
 
 
@@ -47,12 +47,7 @@ def induction_figure(found: InductionStudy) -> Figure:
     figure = Figure(figsize=(13.0, 4.6), dpi=_DPI, layout="constrained")
     figure.get_layout_engine().set(w_pad=0.1, h_pad=0.08)  # pyright: ignore
     colours = dict(zip(found.layers, _COLOURS * len(found.layers), strict=False))
-    jumps = [
-        course.jump(score)
-        for course in found.courses
-        if course.together
-        for score in ("prefix_matching", "in_context_learning")
-    ]
+    jumps = [course.jump(score) for course in found.courses if course.together for score in SCORES]
     axes: Axes
     for axes, panel in zip(figure.subplots(1, len(_PANELS)), _PANELS, strict=True):
         if jumps:
@@ -73,8 +68,7 @@ def induction_figure(found: InductionStudy) -> Figure:
 
 
 def _name(course: Course, found: InductionStudy) -> str:
-    seeds = len(found.of(course.layers))
-    return f"{course.layers} layer{'s' * (course.layers > 1)} ({seeds} seed{'s' * (seeds > 1)})"
+    return f"{plural(course.layers, 'layer')} ({plural(len(found.of(course.layers)), 'seed')})"
 
 
 def _finish(axes: Axes, panel: _Panel) -> None:

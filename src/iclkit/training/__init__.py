@@ -2,7 +2,7 @@
 
 from iclkit.training.curriculum import Curriculum
 from iclkit.training.models import export, save
-from iclkit.training.network_config import EnergyConfig, NetworkConfig, RegressorConfig
+from iclkit.training.network_config import EnergyConfig, NetworkConfig, RegressorConfig, TokenConfig
 from iclkit.training.recipe import OptimizerConfig, Recipe, Schedule
 from iclkit.training.recipes import RECIPES, recipe_named
 from iclkit.training.run import train
@@ -17,6 +17,7 @@ __all__ = [
     "Recipe",
     "RegressorConfig",
     "Schedule",
+    "TokenConfig",
     "Trainer",
     "TrainingError",
     "draw_batch",

@@ -17,6 +17,8 @@ from iclkit.analysis.table import Table
 from iclkit.errors import UserError
 
 Score = Literal["prefix_matching", "in_context_learning"]
+SCORES: tuple[Score, ...] = ("prefix_matching", "in_context_learning")
+"""The scores that jump together."""
 WIDTH = 100
 """Updates in the window of a jump."""
 SPAN = 200
@@ -86,7 +88,7 @@ class Course:
             UserError: Metrics without these scores.
         """
         rows = list(lines)
-        missing = {"prefix_matching", "in_context_learning"} - (rows[0].keys() if rows else set())
+        missing = {*SCORES} - (rows[0].keys() if rows else set())
         if missing:
             raise UserError(
                 f"the metrics lack {' and '.join(sorted(missing))}; train with an InductionRecorder watching"
@@ -116,7 +118,7 @@ class Course:
     @property
     def together(self) -> bool:
         """Whether both scores jump, within the same 200 updates."""
-        jumps = self.jump("prefix_matching"), self.jump("in_context_learning")
+        jumps = [self.jump(score) for score in SCORES]
         extent = max(jump.end for jump in jumps) - min(jump.start for jump in jumps)
         return extent <= SPAN and all(jump.sudden for jump in jumps)
 
@@ -157,7 +159,7 @@ class InductionStudy:
 
     def _said(self, layers: int) -> str:
         courses = self.of(layers)
-        name = f"{layers} layer{'s' * (layers > 1)}, {len(courses)} seed{'s' * (len(courses) > 1)}"
+        name = f"{plural(layers, 'layer')}, {plural(len(courses), 'seed')}"
         losses = _range([course.loss_copies[-1] for course in courses])
         least = min(min(course.loss_copies) for course in courses)
         prefix = _range([course.prefix_matching[-1] for course in courses])
@@ -173,21 +175,18 @@ class InductionStudy:
             f"both scores jump within the same {SPAN} updates in {jumped} of {len(courses)}."
         )
 
-    def table(self) -> Table:
-        """A row for each course: its end, when it learned the repeats, and the windows of its jumps."""
-        columns = [
-            "network",
-            "loss on copies",
-            f"< {LEARNED} from (CPU s)",
-            "prefix matching",
-            "copying",
-            "Σλ/Σ|λ|",
-            "in-context learning",
-            "prefix jump",
-            "ICL jump",
-            "together",
-        ]
-        return Table(columns, [_row(course) for course in self.courses])
+    def tables(self) -> dict[str, Table]:
+        """By title, with a row for each course: where it ended, and when it learned what."""
+        ends = ["network", "loss", "prefix", "copying", "Σλ/Σ|λ|", "ICL"]
+        times = ["network", f"< {LEARNED} at", "CPU s", "prefix jump", "ICL jump", "both"]
+        return {
+            "at the end (of the best head)": Table(
+                ends, [_end(course) for course in self.courses]
+            ),
+            f"in updates: loss < {LEARNED} for good; jumps (share of all change); both within {SPAN}": Table(
+                times, [_times(course) for course in self.courses]
+            ),
+        }
 
     def to_json(self) -> str:
         """Everything as text that other programs read."""
@@ -203,23 +202,34 @@ class InductionStudy:
         return json.dumps({"courses": courses, "verdict": self.verdict}, indent=2)
 
 
-def _row(course: Course) -> list[str]:
+def _end(course: Course) -> list[str]:
+    scores = (
+        course.prefix_matching,
+        course.copying,
+        course.copying_eigenvalues,
+        course.in_context_learning,
+    )
+    return [_name(course), f"{course.loss_copies[-1]:.3f}", *(f"{values[-1]:.2f}" for values in scores)]
+
+
+def _times(course: Course) -> list[str]:
     place = course.learned()
-    return [
-        f"{course.layers} layer{'s' * (course.layers > 1)}, seed {course.seed}",
-        f"{course.loss_copies[-1]:.3f}",
-        "never" if place is None else f"{course.steps[place]} ({course.cpu_seconds[place]:.1f})",
-        f"{course.prefix_matching[-1]:.2f}",
-        f"{course.copying[-1]:.2f}",
-        f"{course.copying_eigenvalues[-1]:.2f}",
-        f"{course.in_context_learning[-1]:.2f}",
-        *(_window(course.jump(score)) for score in ("prefix_matching", "in_context_learning")),
-        "yes" if course.together else "no",
-    ]
+    learned = ["never", ""] if place is None else [f"{course.steps[place]}", f"{course.cpu_seconds[place]:.1f}"]
+    jumps = [_window(course.jump(score)) for score in SCORES]
+    return [_name(course), *learned, *jumps, "yes" if course.together else "no"]
+
+
+def _name(course: Course) -> str:
+    return f"{plural(course.layers, 'layer')}, seed {course.seed}"
+
+
+def plural(count: int, noun: str) -> str:
+    """So many of something."""
+    return f"{count} {noun}{'s' * (count != 1)}"
 
 
 def _window(jump: Jump) -> str:
-    return f"{jump.start}-{jump.end}: {jump.share:.0%}"
+    return f"{jump.start}-{jump.end} ({jump.share:.0%})"
 
 
 def _range(values: Sequence[float]) -> str:
