@@ -351,9 +351,12 @@ def test_a_network_of_tokens_is_compared_on_demonstrations_of_several_tokens() -
 def test_tables_and_json_say_all() -> None:
     prompted = PromptedRegressor(regressor(), tolerance=0.5)
     found = compare_fine_tuning(prompted, prompted.prompts(normal(6, 5, 3), normal(6, 5, seed=1)), rate=0.01)
-    table = found.table()
-    assert [row[0] for row in table.rows] == ["blocks.0", "blocks.1", "all layers"]
-    assert [row[0] for row in found.answers().rows] == list(SETTINGS)
+    answers, updates, scores = found.tables().values()
+    assert [row[0] for row in answers.rows] == list(SETTINGS)
+    for table in (updates, scores):
+        assert [row[0] for row in table.rows] == ["blocks.0", "blocks.1", "all layers"]
+    assert list(updates.columns) == ["layer", "SimAOU", "random update", "Kendall", "random order"]
+    assert list(scores.columns) == ["layer", "SimAM before", "SimAM after"]
     assert '"rec2ftp"' in found.to_json()
     assert "NaN" not in found.to_json()
     assert found.verdict.startswith("Rec2FTP")

@@ -27,6 +27,10 @@ COMMANDS = {
     "compare": ("iclkit.cli.compare", "put regression learners side by side: errors, distances, Bayes"),
     "identify": ("iclkit.cli.identify", "which textbook learner a model has become, with its parameter"),
     "probe": ("iclkit.cli.probe", "what can be read from a model's activations, layer by layer"),
+    "fine-tuning": (
+        "iclkit.cli.fine_tuning",
+        "is learning in context like fine-tuning on the same demonstrations, layer by layer?",
+    ),
     "diagonal": ("iclkit.cli.diagonal", "compare models trained at several noises with ridge regression"),
     "pools": ("iclkit.cli.pools", "train on pools of many sizes: which learners know the prior behind them?"),
     "induction": ("iclkit.cli.induction", "when induction heads form in training, with one layer and with two"),

@@ -28,7 +28,9 @@ from iclkit.analysis.table import Table
 from iclkit.errors import UserError
 
 # Learning rates that are tried where none is given.
-RATES = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
+RATES = (1e-5, 1e-4, 0.001, 0.01, 0.03, 0.1, 0.3, 1.0)
+# On how many episodes, at most.
+_TRIED = 32
 # Numbers that may move at a time: each episode trains weights of its own.
 _NUMBERS = 1 << 25
 
@@ -83,14 +85,25 @@ class FineTuningComparison:
             "random order": self.random_kendall,
         }
 
-    def table(self) -> Table:
-        """Means over episodes with half of their 95 % intervals, a row for each layer and one for all."""
+    def tables(self) -> dict[str, Table]:
+        """By title: the answers, and the measures with their 95 % intervals in each layer and in all."""
+        names = list(self.curves)
+        return {
+            "answers": self.answers(),
+            "updates of attention outputs, order of demonstrations": self._table(
+                [names[0], names[1], names[4], names[5]]
+            ),
+            "scores within the query": self._table(names[2:4]),
+        }
+
+    def _table(self, names: Sequence[str]) -> Table:
+        chosen = [self.curves[name] for name in names]
         rows = []
         for index, layer in enumerate(self.layers):
-            rows.append([layer, *(cell(curve.interval()[index]) for curve in self.curves.values())])
+            rows.append([layer, *(_cell(curve.interval()[index]) for curve in chosen)])
         if len(rows) > 1:
-            rows.append(["all layers", *(cell(curve.overall()) for curve in self.curves.values())])
-        return Table(["layer", *self.curves], rows)
+            rows.append(["all layers", *(_cell(curve.overall()) for curve in chosen)])
+        return Table(["layer", *names], rows)
 
     def answers(self) -> Table:
         """Loss and share of right answers in each setting."""
@@ -112,6 +125,19 @@ class FineTuningComparison:
             f"Rec2FTP {float(found.mean):.3f} [{float(found.low):.3f}, {float(found.high):.3f}]: of the "
             f"{int(learned.sum())} queries that fine-tuning sets right, so many are right in context"
         )
+
+    @property
+    def notes(self) -> list[str]:
+        """What the table cannot say by itself."""
+        found = []
+        if self.query_tokens == 1:
+            found.append(
+                "A query is one token, whose scores have no direction but their signs: SimAM compares signs."
+            )
+        shown = {setting: float(self.losses[setting].double().mean()) for setting in SETTINGS}
+        if shown["fine-tuned"] > shown["zero-shot"]:
+            found.append("Fine-tuning made the loss of the queries larger; what is similar to it says little.")
+        return found
 
     def to_json(self) -> str:
         """All means and intervals."""
@@ -150,8 +176,8 @@ def compare_fine_tuning(
     Args:
         network: A network as it is asked: `PromptedRegressor`, `PromptedTokens` or `PromptedCausalModel`.
         prompts: Episodes: what the network's `prompts` returns.
-        rate: Learning rate; None for that of `rates` after which the mean loss of the queries is least. That
-            favours fine-tuning a little, by one number.
+        rate: Learning rate; None for that of `rates` after which the mean loss of the first 32 queries is
+            least. That favours fine-tuning a little, by one number.
         seed: Seed of the random updates and orders that serve as baselines.
         rates: Learning rates to try.
 
@@ -235,16 +261,18 @@ def _best_rate(network: Prompted, prompts: Prompts, rates: Sequence[float]) -> f
     if not rates:
         raise UserError("there are no rates to try; give at least one, or a rate")
     losses = []
+    prompts = prompts.part(0, _TRIED)
     for rate in rates:
         parts = []
         for part in _parts(network, prompts):
             weights = fine_tune(network, part, rate).weights
             found = read(network, weights, part.alone, shared=False)
-            parts.append(network.loss(found.output, part.target))
+            sound = all(bool(weight.isfinite().all()) for weight in weights.values())
+            parts.append(network.loss(found.output, part.target) if sound else torch.tensor([float("inf")]))
         losses.append(float(torch.cat(parts).double().mean()))
     finite = {rate: loss for rate, loss in zip(rates, losses, strict=True) if loss < float("inf")}
     if not finite:
-        raise UserError(f"fine-tuning diverges at every rate that was tried, {min(rates)} to {max(rates)}")
+        raise UserError(f"fine-tuning diverges at every rate that was tried, {min(rates):g} to {max(rates):g}")
     return min(finite, key=lambda rate: finite[rate])
 
 
@@ -261,6 +289,10 @@ def _check_tuned(network: Prompted, tuned: Tuned, rate: float) -> None:
 def _parts(network: Prompted, prompts: Prompts) -> list[Prompts]:
     size = max(1, _NUMBERS // network.size)
     return [prompts.part(begin, begin + size) for begin in range(0, len(prompts), size)]
+
+
+def _cell(interval: Interval) -> str:
+    return f"{float(interval.mean):.2f} ± {float(interval.half_width):.2f}"
 
 
 def _plain(value: Tensor) -> object:

@@ -96,3 +96,32 @@ def token_prompts(episodes: Sequence[TokenEpisode]) -> tuple[Prompts, Int[Tensor
 
 def _filled(rows: Sequence[Sequence[int]], length: int, value: int) -> Int[Tensor, "rows length"]:
     return torch.tensor([[value] * (length - len(row)) + list(row) for row in rows])
+
+
+def recall_episodes(
+    vocabulary: int, episodes: int, demonstrations: int, generator: torch.Generator
+) -> list[TokenEpisode]:
+    """Episodes of pairs of random tokens, the query being the first of one of them: a case for induction heads.
+
+    All tokens of an episode's pairs differ, so that the query tells its answer.
+
+    Args:
+        vocabulary: Different tokens.
+        episodes: How many.
+        demonstrations: Pairs in each.
+        generator: Source of randomness.
+
+    Raises:
+        UserError: Fewer than one episode or pair, or more pairs than half the vocabulary.
+    """
+    if episodes < 1 or not 1 <= demonstrations <= vocabulary // 2:
+        raise UserError(
+            f"give at least one episode, and 1 to {vocabulary // 2} demonstrations, half the vocabulary; given "
+            f"{episodes} and {demonstrations}"
+        )
+    drawn = torch.rand(episodes, vocabulary, generator=generator).argsort(-1)[:, : 2 * demonstrations]
+    asked = torch.randint(demonstrations, (episodes,), generator=generator).tolist()
+    return [
+        TokenEpisode([[token] for token in row[0::2]], row[1::2], [row[2 * place]], row[2 * place + 1])
+        for row, place in zip(drawn.tolist(), asked, strict=True)
+    ]
