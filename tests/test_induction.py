@@ -18,6 +18,8 @@ from iclkit.analysis.inside.induction import (
     prefix_matching_score,
 )
 from iclkit.errors import UserError
+from iclkit.networks import Hooked, HookPoint
+from iclkit.regression import InContextRegressor
 from iclkit.sequences import TokenTransformer, next_token_losses
 from iclkit.tasks import SEQUENCE_TASKS, RepeatedTokens
 
@@ -186,12 +188,33 @@ def test_in_context_learning_is_a_difference_of_losses() -> None:
     assert float(in_context_learning_score(losses.detach(), range(12, LENGTH), range(1, 4))) < -0.5
 
 
+class Uneven(Hooked):
+    """Layers with one head and with two."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.blocks = nn.ModuleList(
+            nn.ModuleDict({"attention": nn.ModuleDict({"pattern": HookPoint()})}) for _ in range(2)
+        )
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        for heads, point in enumerate(self.hook_points().values(), 1):
+            point(torch.ones(len(tokens), heads, tokens.shape[1], tokens.shape[1]))
+        return tokens
+
+
 def test_refusals() -> None:
     network = induction_network()
     tokens = RepeatedTokens(VOCABULARY, 3, 8).sample(4, LENGTH, generator())
     patterns = attention_patterns(network, tokens)
     with pytest.raises(UserError, match=r"no hook points, given Linear"):
         attention_patterns(nn.Linear(2, 2), tokens)  # pyright: ignore[reportArgumentType]
+    regressor = InContextRegressor(dim=2, width=8, layers=1, heads=2)
+    for score in (lambda: copying_score(regressor, tokens), lambda: copying_eigenvalues(regressor)):  # pyright: ignore
+        with pytest.raises(UserError, match="known of a TokenTransformer alone, given InContextRegressor"):
+            score()
+    with pytest.raises(UserError, match=r"the layers have 1, 2 heads; give a network with as many in each"):
+        attention_patterns(Uneven(), tokens)
     with pytest.raises(UserError, match=r"patterns must have shape .* given \[2, 1, 4, 24, 24\]"):
         prefix_matching_score(patterns, tokens[:2])
     with pytest.raises(UserError, match=r"queries must be truth values of shape \[4, 24\], given torch.int64"):

@@ -25,9 +25,15 @@ def attention_patterns(network: Hooked, tokens: Int[Tensor, "B T"]) -> Float[Ten
         tokens: Sequences.
 
     Raises:
-        UserError: A network without hook points of that name; tokens that it does not take.
+        UserError: A network without hook points of that name, or whose layers differ in their heads; tokens
+            that it does not take.
     """
     _, cache = _run(network, tokens, "blocks.*.attention.pattern")
+    heads = [pattern.shape[1] for pattern in cache.values()]
+    if len(set(heads)) > 1:
+        raise UserError(
+            f"the layers have {', '.join(map(str, heads))} heads; give a network with as many in each"
+        )
     return torch.stack(list(cache.values())).transpose(1, 2)
 
 
@@ -90,10 +96,14 @@ def copying_score(network: TokenTransformer, tokens: Int[Tensor, "B T"]) -> Floa
         The mean share over all i, scaled to [-1, 1]: 1 for a head that raises nothing but what it sees, -1 for
         one that raises nothing of it, and 2 / V - 1 for one whose logits have nothing to do with it.
 
+    Raises:
+        UserError: Another kind of network, or tokens that it does not take.
+
     Source: after Olsson et al. (2022), appendix, head activation evaluators. Which tokens count as attended to
     is decided here by the attention that they get.
     """
     names = [f"blocks.*.attention.{point}" for point in ("v", "pattern")]
+    _check_read_out(network)
     _, cache = _run(network, tokens, *names)
     shares = [
         _share(
@@ -131,8 +141,12 @@ def copying_eigenvalues(network: TokenTransformer) -> Float[Tensor, "L H"]:
     Positive eigenvalues mean that sets of tokens raise their own logits; LayerNorms are left out. The D x D
     matrix W_V W_Eᵀ W_U W_O has the same eigenvalues but for zeros, for tr (AB)^n = tr (BA)^n.
 
+    Raises:
+        UserError: Another kind of network.
+
     Source: Elhage et al. (2021), "A mathematical framework for transformer circuits", copying heads.
     """
+    _check_read_out(network)
     with torch.no_grad():
         through = network.tokens.weight.mT @ network.unembedding.weight  # [W, W]: from what is written to read
         products = []
@@ -168,6 +182,14 @@ def _mean_at(losses: Float[Tensor, "B T-1"], name: str, places: int | range) -> 
     if not chosen or not 1 <= min(chosen) <= max(chosen) <= losses.shape[1]:
         raise UserError(f"{name} must be numbers of tokens in 1..{losses.shape[1]}, given {places}")
     return losses[:, [place - 1 for place in chosen]].mean()
+
+
+def _check_read_out(network: TokenTransformer) -> None:
+    if not isinstance(network, TokenTransformer):
+        raise UserError(
+            f"what a head raises is known of a TokenTransformer alone, given {type(network).__name__}; "
+            "prefix matching takes any network of tokens with hook points"
+        )
 
 
 def _run(network: Hooked, tokens: Int[Tensor, "B T"], *names: str) -> tuple[Tensor, dict[str, Tensor]]:
