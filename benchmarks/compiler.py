@@ -104,12 +104,12 @@ def closed_form(dims: Sequence[int]) -> Table:
 def scales() -> Table:
     """Errors by scale, and the slope in logarithms where it is the products' that counts."""
     powers = (1.0, 1.5, 2.0, 2.5, 3.0, 4.0, 5.0, 6.0, 7.0)
-    fitted = [place for place, power in enumerate(powers) if 2 <= power <= 3]
+    fitted = [place for place, power in enumerate(powers) if 2.5 <= power <= 4]
     cases = {
         "averaging, 8 pairs": programs.averaging(4, 8),
         "sgd, one step": programs.sgd(4, 8, steps=1),
         "sgd, 8 steps, decay 0.1": programs.sgd(4, 8, weight_decay=0.1),
-        "gradient-descent, 5 steps": programs.gradient_descent(4, 8, 5, 0.1),
+        "descent, 5 steps": programs.gradient_descent(4, 8, 5, 0.1),
         "ridge, 8 pairs": programs.ridge(4, 8),
         "ridge, 40 pairs": programs.ridge(4, 40),
     }

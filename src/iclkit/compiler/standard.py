@@ -30,7 +30,8 @@ from iclkit.compiler.operations import Aff, Div, Loop, Mul, Shape, Statement
 from iclkit.compiler.reciprocal import reciprocal
 from iclkit.compiler.weights import Array, Perceptron, Target
 
-_LEVEL = 20.0
+# N is 200/s, so that its error too is of order s², and less than that of products; but rounding adds 1e-16 N.
+_LEVEL, _HIGHEST = 200.0, 2e6
 _SHARPNESS = 60.0
 _EPS = 1e-5  # that of torch's LayerNorm
 
@@ -42,7 +43,7 @@ def standard(width: int, scale: float) -> Target:
         width: Rows of the residual stream.
         scale: s.
     """
-    level = _LEVEL / scale
+    level = min(_LEVEL / scale, _HIGHEST)
     return Target(
         {"attention": "softmax", "norm": True, "activation": "gelu"},
         lambda plan, block: _hidden_units(plan, block, scale),
