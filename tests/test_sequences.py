@@ -292,6 +292,7 @@ def test_an_objective_of_tokens_is_for_nothing_else() -> None:
         ("card MODEL", "predicts tokens, for which there is no card"),
         ("identify MODEL", "give a regression model"),
         ("compare MODEL", "give a regression model"),
+        ("probe MODEL", "probes have targets in tasks of points, given RepeatedTokens"),
         ("evaluate --model MODEL", "but one of densities is needed"),
         ("train linear --start MODEL --out RUN", "but one of regression is needed"),
     ],

@@ -22,7 +22,7 @@ from iclkit.analysis.inside.probe_training import READOUTS, Schedule, squared_er
 from iclkit.analysis.inside.probing import Probing
 from iclkit.errors import UserError, unknown
 from iclkit.networks import Hooked
-from iclkit.tasks import DensityTask, RegressionTask
+from iclkit.tasks import DensityTask, RegressionTask, SequenceTask
 
 UNTRAINED = "untrained"
 
@@ -85,6 +85,10 @@ def probe(
     task = getattr(model, "task", None) if task is None else task
     if task is None:
         raise UserError("the model does not say what it was trained on; give a task")
+    if isinstance(task, SequenceTask):
+        raise UserError(
+            f"probes have targets in tasks of points, given {type(task).__name__}; see iclkit induction"
+        )
     if task.dim != first.dim:
         raise UserError(f"the task's points have dim {task.dim}, the network takes {first.dim}; give another")
     names = residual_layers(first, layers)
