@@ -19,6 +19,7 @@ BLOCK = [
     "attention.q",
     "attention.k",
     "attention.v",
+    "attention.scores",
     "attention.pattern",
     "attention_out",
     "mlp_out",
@@ -92,13 +93,30 @@ def test_the_stream_is_the_sum_of_what_the_layers_add(name: str) -> None:
 def test_patterns_are_the_softmax_of_queries_and_keys_at_all_tokens() -> None:
     net, inputs = NETWORKS["interleaved"]
     _, cache = net.run_with_cache(*inputs, names="blocks.*.attention.*")
-    assert len(cache) == 8
+    assert len(cache) == 10
     for index in (0, 1):  # the last block too, whose work is otherwise done for the x tokens alone
         q, k, pattern = (cache[f"blocks.{index}.attention.{part}"] for part in ("q", "k", "pattern"))
         scores = q @ k.mT / math.sqrt(8)
         expected = torch.softmax(scores.masked_fill(torch.ones(9, 9).triu(1).bool(), -math.inf), -1)
         assert pattern.shape == (2, 2, 9, 9)
         torch.testing.assert_close(pattern, expected, rtol=0, atol=1e-12)
+        torch.testing.assert_close(cache[f"blocks.{index}.attention.scores"], scores, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("name", ["interleaved", "joined", "not causal", "linear", "kernel"])
+def test_replaced_scores_have_their_effect_on_sequences_and_queries(name: str) -> None:
+    net, (x, y) = NETWORKS[name]
+    assert isinstance(net, InContextRegressor)
+    plain = net(x, y)
+    with net.hooks({"blocks.*.attention.scores": torch.ones_like}):
+        replaced = net(x, y)
+        asked = net.queries(x, y, x[:, :, None], torch.arange(5))[:, :, 0]
+        _, cache = net.run_with_cache(x, y, names="blocks.*.attention.pattern")
+    torch.testing.assert_close(asked, replaced, rtol=0, atol=1e-12)
+    assert (replaced - plain).abs().max() > 1e-3
+    for pattern in cache.values():  # all that is seen has the same weight
+        most = pattern.amax(-1, keepdim=True)
+        assert ((pattern == 0) | ((pattern - most).abs() < 1e-12)).all()
 
 
 def test_replaced_activations_have_their_effect() -> None:

@@ -50,7 +50,9 @@ class Attention(nn.Module):
         self._make_matrices(config)
         if config.variant.augmented:
             self.augment_k, self.augment_v = _perceptron(self.head_width), _perceptron(self.head_width)
-        self.q, self.k, self.v, self.pattern = HookPoint(), HookPoint(), HookPoint(), HookPoint()
+        self.q, self.k, self.v = HookPoint(), HookPoint(), HookPoint()
+        # Before and after the softmax, or what stands in for it; the first also for tokens that are hidden.
+        self.scores, self.pattern = HookPoint(), HookPoint()
 
     def _make_matrices(self, config: BlockConfig) -> None:
         inner = self.heads * self.head_width
@@ -95,7 +97,7 @@ class Attention(nn.Module):
     @property
     def fused(self) -> bool:
         """Whether the weights need not be known one by one."""
-        return self.fusible and not self.pattern.listening
+        return self.fusible and not (self.pattern.listening or self.scores.listening)
 
     def forward(
         self, x: Float[Tensor, "B T W"], mask: Mask, rows: slice | None = None
@@ -115,7 +117,7 @@ class Attention(nn.Module):
             mask = mask.of(rows)
         if not self.fused:
             q, k = self.weighting.features(q, k)
-            weights = self.weighting.weights(q @ k.mT, mask.hidden, mask.counts)
+            weights = self.weighting.weights(self.scores(q @ k.mT), mask.hidden, mask.counts)
             return self._merge(self.pattern(weights) @ v), memory
         if mask.causal:
             return self._merge(F.scaled_dot_product_attention(q, k, v, is_causal=True)), memory
@@ -131,7 +133,7 @@ class Attention(nn.Module):
         late = rows is not None and bool(self.variant.negative)
         q, k, v = self.project(x, None if late else rows)
         q_features, k_features = self.weighting.features(q, k)
-        scores, memory = q_features @ k_features.mT, Memory(k, v)
+        scores, memory = self.scores(q_features @ k_features.mT), Memory(k, v)
         if self.variant.negative:
             others = mask.hidden | (places == places[:, None])
             memory = Memory(k, v - self.variant.contrast(scores, others, v), v)
@@ -158,14 +160,17 @@ class Attention(nn.Module):
         q_features, keys = self.weighting.features(q, memory.keys)
         scores = q_features @ keys.mT
         last = torch.full(scores.shape[-2:-1], scores.shape[-1], device=scores.device)
+        if self.own != "unseen":
+            own = (q_features * self.weighting.features(q, k)[1]).sum(-1, keepdim=True)
+            scores = torch.cat([scores, own], -1)
+        scores = self.scores(scores)
         if self.own == "unseen":
             weights = self.pattern(self.weighting.weights(scores, hidden, counts))
             return self.variant.shares(weights, hidden, last) @ memory.values
         if memory.uncontrasted is not None:
-            v = v - self.variant.contrast(scores, hidden, memory.uncontrasted)
-        own = (q_features * self.weighting.features(q, k)[1]).sum(-1, keepdim=True)
+            v = v - self.variant.contrast(scores[..., :-1], hidden, memory.uncontrasted)
         hidden = F.pad(hidden, (0, 1))
-        weights = self.pattern(self.weighting.weights(torch.cat([scores, own], -1), hidden, counts))
+        weights = self.pattern(self.weighting.weights(scores, hidden, counts))
         weights = self.variant.shares(weights, hidden, last)
         return weights[..., :-1] @ memory.values + weights[..., -1:] * v
 

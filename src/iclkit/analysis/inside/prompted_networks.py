@@ -28,7 +28,6 @@ class _PromptedTransformer(Prompted):
         found = {name: module for name, module in backbone.named_modules() if isinstance(module, Attention)}
         if not found:
             raise UserError("this network has no attention, so no keys and values to fine-tune")
-        self._attentions = found
         self.layers = tuple(name.removesuffix(".attention") for name in found)
         self.moved, self.share = {}, {}
         for name, module in found.items():
@@ -45,8 +44,7 @@ class _PromptedTransformer(Prompted):
     def _run(self, weights: Weights, stream: Float[Tensor, "1 T W"], mask: Mask | None) -> tuple[Tensor, Seen]:
         """The last token's output of the backbone, and what was seen; without the network's output."""
         kept: dict[str, Tensor] = {}
-        # Somebody must listen to the pattern, else what the fused kernels do is not seen.
-        names = [f"{layer}.attention.{part}" for layer in self.layers for part in ("q", "k", "pattern")]
+        names = [f"{layer}.attention.{part}" for layer in self.layers for part in ("q", "scores")]
         names += [f"{layer}.attention_out" for layer in self.layers]
 
         def keep(name: str) -> Any:
@@ -55,15 +53,10 @@ class _PromptedTransformer(Prompted):
         with self.network.hooks({name: keep(name) for name in names}):
             hidden, _ = functional_call(self.backbone, weights, (stream, mask))
         queries = [kept[f"{layer}.attention.q"][0] for layer in self.layers]
-        keys = [kept[f"{layer}.attention.k"][0] for layer in self.layers]
-        features = [
-            module.weighting.features(q[:, -1:], k)
-            for module, q, k in zip(self._attentions.values(), queries, keys, strict=True)
-        ]
         seen = Seen(
             hidden[0, -1],
             tuple(kept[f"{layer}.attention_out"][0, -1] for layer in self.layers),
-            tuple((q @ k.mT)[:, 0] for q, k in features),
+            tuple(kept[f"{layer}.attention.scores"][0, :, -1] for layer in self.layers),
             tuple(q.transpose(0, 1).flatten(1) / q.shape[-1] ** 0.5 for q in queries),
         )
         return hidden[:, -1:], seen
