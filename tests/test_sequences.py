@@ -13,6 +13,7 @@ import torch
 from torch.nn import functional as F
 
 import iclkit
+from iclkit.analysis.inside.probe import probe
 from iclkit.cli import main
 from iclkit.errors import UserError
 from iclkit.learners.trained_sequences import TokenPredictor
@@ -286,13 +287,18 @@ def test_an_objective_of_tokens_is_for_nothing_else() -> None:
         dataclasses.replace(recipe_named("linear"), objective=NextToken())
 
 
+def test_probes_have_no_targets_in_tokens() -> None:
+    learner = TokenPredictor(TokenTransformer(**SMALL), RepeatedTokens(vocabulary=7, longest=9))
+    with pytest.raises(UserError, match="probes have targets in tasks of points, given RepeatedTokens"):
+        probe(learner)
+
+
 @pytest.mark.parametrize(
     ("command", "message"),
     [
         ("card MODEL", "predicts tokens, for which there is no card"),
         ("identify MODEL", "give a regression model"),
         ("compare MODEL", "give a regression model"),
-        ("probe MODEL", "probes have targets in tasks of points, given RepeatedTokens"),
         ("evaluate --model MODEL", "but one of densities is needed"),
         ("train linear --start MODEL --out RUN", "but one of regression is needed"),
     ],
