@@ -356,6 +356,14 @@ def test_targets_are_measured_around_the_mean_of_the_training() -> None:
 # Bad input
 
 
+def broken() -> InContextRegressor:
+    """A network of which one weight is not finite."""
+    network = regressor()
+    with torch.no_grad():
+        next(network.parameters()).fill_(math.inf)
+    return network
+
+
 class _Plain(nn.Module):
     dim = 3
 
@@ -370,6 +378,12 @@ class _Bare(Hooked):
         (_Plain(), LinearRegression(dim=3), {}, "_Plain has no hook points; give a model whose network is"),
         (GradientDescent(1), LinearRegression(dim=3), {}, "GradientDescent has no hook points"),
         (_Bare(), LinearRegression(dim=3), {}, "_Bare has no residual streams"),
+        (
+            broken(),
+            LinearRegression(dim=3),
+            {},
+            "activations of InContextRegressor are not finite",
+        ),
         (regressor(), None, {}, "does not say what it was trained on; give a task"),
         (regressor(), LinearRegression(dim=4), {}, "dim 4, the network takes 3"),
         (

@@ -117,7 +117,7 @@ def streams_after(
 
     Raises:
         UserError: A network of another kind, a hook point that is no [E, T, W], or that is not passed; layers
-            of different widths.
+            of different widths; activations that are not finite.
     """
     if tokens not in TOKENS:
         raise unknown("tokens", tokens, TOKENS)
@@ -133,6 +133,11 @@ def streams_after(
         for begin in range(0, len(x), _EPISODES):
             rows = slice(begin, begin + _EPISODES)
             part = _run(network, layers, x[rows], None if y is None else y[rows], prefixes[place], asked)
+            if not part.isfinite().all():
+                raise UserError(
+                    f"activations of {type(network).__name__} after {prefixes[place]} points are not finite; "
+                    "name other layers, or a task that the network can be run on"
+                )
             if not streams.numel():
                 shape = (len(layers), len(prefixes), part.shape[2], len(x), part.shape[3])
                 streams, seen = torch.zeros(shape), torch.zeros(shape[:3], dtype=torch.bool)
