@@ -382,7 +382,7 @@ class _Bare(Hooked):
             broken(),
             LinearRegression(dim=3),
             {},
-            "activations of InContextRegressor are not finite",
+            "points are not finite; name other layers",
         ),
         (regressor(), None, {}, "does not say what it was trained on; give a task"),
         (regressor(), LinearRegression(dim=4), {}, "dim 4, the network takes 3"),
