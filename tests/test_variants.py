@@ -10,10 +10,13 @@ import pytest
 import torch
 from torch import Tensor
 
+from iclkit.analysis import match_scale
+from iclkit.analysis.counterparts import counterpart
 from iclkit.cli.train import _override
 from iclkit.energy.frozen_queries import FrozenQueries
 from iclkit.energy.network import EnergyTransformer
 from iclkit.errors import UserError
+from iclkit.learners import GradientDescent
 from iclkit.networks import (
     WEIGHTINGS,
     Attention,
@@ -26,6 +29,7 @@ from iclkit.networks import (
 from iclkit.networks.transformer import Block
 from iclkit.networks.variants import fading, lowest
 from iclkit.regression import InContextRegressor
+from iclkit.tasks import LinearRegression
 from iclkit.training import Recipe, Trainer, recipe_named
 
 VARIANTS: dict[str, dict[str, float]] = {
@@ -226,6 +230,18 @@ def test_augmented_keys_and_values_are_those_that_hooks_see_and_tied_layers_shar
     qkv = block.attention.qkv(block.attention_norm(cache["embedded"]))
     k = qkv.view(2, -1, 3, 2, 8)[:, :, 1].transpose(1, 2)
     torch.testing.assert_close(cache["blocks.0.attention.k"], k + 0.5 * block.attention.augment_k(k))
+
+
+def test_what_is_said_of_plain_linear_attention_is_not_said_of_variants() -> None:
+    given: dict[str, Any] = {"heads": 1, "mlp_ratio": 0, "norm": False, "bias": False, "tokens": "joined"}
+    given |= {"dim": 3, "layers": 1, "embedding": "identity", "attention": "linear"}
+    net = InContextRegressor(**given, variant=AttentionVariant(momentum=0.5))
+    with pytest.raises(UserError, match="the scale is free in plain attention alone, given AttentionVariant"):
+        match_scale(net, net)
+    task = LinearRegression(dim=3)
+    with pytest.raises(UserError, match="this network differs in variant"):
+        counterpart(net, GradientDescent(1, 0.1), task)
+    assert counterpart(InContextRegressor(**given), GradientDescent(1, 0.1), task).dim == 3
 
 
 # Recipes

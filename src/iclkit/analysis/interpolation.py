@@ -233,7 +233,7 @@ def merged(network: nn.Module) -> nn.Module:
     The four matrices may trade whole changes of basis, the two a factor alone.
 
     Raises:
-        UserError: Attention that is not linear, has several heads or biases.
+        UserError: Attention that is not linear or not plain, has several heads or biases.
     """
     network = copy.deepcopy(network)
     for parent in list(network.modules()):
@@ -244,6 +244,11 @@ def merged(network: nn.Module) -> nn.Module:
                 raise UserError(
                     f"the scale is free in linear attention alone, given {type(attention.weighting).__name__}; "
                     "interpolate without matching it"
+                )
+            if not attention.variant.plain:
+                raise UserError(
+                    f"the scale is free in plain attention alone, given {attention.variant}; interpolate "
+                    "without matching it"
                 )
             if not isinstance(attention, MergedAttention):
                 setattr(parent, name, _merge(attention))
