@@ -1,7 +1,7 @@
 """What does one program for a whole sweep of probes save, against training them one after another?
 
-python -m benchmarks.probes                     # five minutes of one thread
-python -m benchmarks.probes --steps 100         # half a minute: shorter trainings of the same kind
+python -m benchmarks.probes                     # three minutes of one thread
+python -m benchmarks.probes --steps 400         # one: shorter trainings of the same kind
 """
 
 from __future__ import annotations

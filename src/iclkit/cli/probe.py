@@ -44,7 +44,7 @@ def run(argv: list[str]) -> None:
         "--layers", nargs="+", metavar="LAYER", help="numbers of blocks from 0, or names of hook points"
     )
     parser.add_argument(
-        "--prefixes", type=int, nargs="+", metavar="N", help="context sizes (default: d/2, 2d and the longest)"
+        "--prefixes", type=int, nargs="+", metavar="N", help="context sizes (default: three up to the longest)"
     )
     parser.add_argument("--readout", nargs="+", metavar="NAME", help="linear, mlp (default: both)")
     parser.add_argument(

@@ -1,11 +1,16 @@
-"""Probes: which numbers can be read from a network's activations, in which layer, after how many pairs."""
+"""Probes: which numbers can be read from a network's activations, in which layer, after how many pairs.
+
+Shape letters: L layers, P prefixes, R read-outs, G targets, E episodes, D entries of a target.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
+from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -57,8 +62,8 @@ def probe(
         targets: "moments" (Xᵀy) and "least_squares" (w of smallest norm) for regression; "component_means" and
             "component_count" (by the exact reference) for mixtures. All of them if None.
         layers: As of `residual_layers`; by default the residual stream behind every block.
-        prefixes: After how many pairs, each at least 1; d/2, 2d and the longest context if None. About d, noise
-            gives w of least squares no finite variance.
+        prefixes: After how many pairs, each at least 1. If None: d/2, 2d and the longest context (about d,
+            noise gives w of least squares no finite variance); for densities 4, 16 and the longest.
         readout: "linear", "mlp" or both.
         beside: Other models or networks with the same layers, by name; one named "untrained" takes the place of
             the one made here.
@@ -98,7 +103,7 @@ def probe(
         if name not in READOUTS:
             raise unknown("readout", name, READOUTS)
     readouts = tuple(name for name in READOUTS if name in given)
-    lengths = _prefixes(task.dim, first, prefixes)
+    lengths = _prefixes(task, first, prefixes)
     tokens = _tokens(task, tokens)
     if min(episodes, held_out) < 2 or not readouts:
         raise UserError(
@@ -110,29 +115,60 @@ def probe(
     drawn = episodes + max(1, episodes // 8)
     x, y = _draw(task, drawn + held_out, max(lengths) + 1, torch.Generator().manual_seed(seed))
     wanted, entries, variances = _wanted(task, chosen, x, y, lengths, drawn)
-    # Every probe of a stream: each read-out of each target.
-    wanted = wanted.repeat(len(names), len(readouts), 1, 1)  # [L P, readouts targets, E, D]
+    shown = _Shown(x, y, lengths, tokens, wanted, entries, drawn)
+    found = [_errors(network, names, shown, readouts, seed + 1, schedule) for network in networks.values()]
+    errors = torch.stack(found).permute(0, 1, 4, 2, 3, 5).double() / variances[:, :, None, None]
+    return Probing(tuple(networks), tuple(names), chosen, tuple(lengths), readouts, tokens, errors)
+
+
+@dataclass(frozen=True, eq=False)
+class _Shown:
+    """What all networks are shown, and what is to be read of it."""
+
+    x: Tensor
+    y: Tensor | None
+    prefixes: list[int]
+    tokens: Tokens
+    wanted: Float[Tensor, "P G E D"]
+    entries: Int[Tensor, " G"]
+    training: int
+    """So many episodes, the first, are those of the training."""
+
+
+def _errors(
+    network: Hooked,
+    layers: Sequence[str],
+    shown: _Shown,
+    readouts: Sequence[str],
+    seed: int,
+    schedule: Schedule | None,
+) -> Float[Tensor, "L P R G E"]:
+    """Squared errors of a network's probes on the held-out episodes, in the targets' units."""
+    queries, (count, targets, _, widest) = shown.tokens == "queries", shown.wanted.shape
     # What a target lacks of the widest is 0 and learned as 0, but does not count.
-    counted = torch.arange(wanted.shape[-1]) < entries.repeat(len(readouts))[:, None, None]
+    counted = torch.arange(widest) < shown.entries.repeat(len(readouts))[:, None, None]
+    # Streams of contexts are large, and those of unlike lengths would be filled up: a program for each prefix.
+    groups = [slice(0, None)] if queries else [slice(place, place + 1) for place in range(count)]
+    fit, fresh = slice(0, shown.training), slice(shown.training, None)
     found = []
-    for network in networks.values():
-        streams, seen = streams_after(network, names, x, y, lengths, tokens)
-        whiten(streams, seen, drawn)
+    for group in groups:
+        streams, seen = streams_after(network, layers, shown.x, shown.y, shown.prefixes[group], shown.tokens)
+        whiten(streams, seen, shown.training)
+        # Every probe of a stream: each read-out of each target.
+        wanted = shown.wanted[group].repeat(len(layers), len(readouts), 1, 1)  # [L P, R G, E, D]
         readers = train_probes(
-            streams[:, :, :drawn],
+            streams[:, :, fit],
             seen,
-            wanted[:, :, :drawn],
-            linear=len(chosen) if "linear" in readouts else 0,
-            heads=x.shape[-1] if tokens == "queries" else 1,
-            generator=torch.Generator().manual_seed(seed + 1),
+            wanted[:, :, fit],
+            linear=targets if "linear" in readouts else 0,
+            heads=shown.x.shape[-1] if queries else 1,
+            generator=torch.Generator().manual_seed(seed),
             schedule=schedule,
         )
-        squares = squared_errors(readers, streams[:, :, drawn:], seen, wanted[:, :, drawn:])
+        squares = squared_errors(readers, streams[:, :, fresh], seen, wanted[:, :, fresh])
         means = (squares * counted).sum(-1) / counted.sum(-1)
-        found.append(means.view(len(names), len(lengths), len(readouts), len(chosen), held_out))
-    errors = torch.stack(found).permute(0, 1, 4, 2, 3, 5).double()  # [M, L, target, P, readout, E]
-    errors = errors / variances[:, :, None, None]
-    return Probing(tuple(networks), tuple(names), chosen, tuple(lengths), readouts, tokens, errors)
+        found.append(means.view(len(layers), -1, len(readouts), targets, means.shape[-1]))
+    return torch.cat(found, 1)
 
 
 def _networks(model: Any, network: Hooked, beside: Mapping[str, Any], seed: int) -> dict[str, Hooked]:
@@ -146,10 +182,11 @@ def _networks(model: Any, network: Hooked, beside: Mapping[str, Any], seed: int)
     return networks if UNTRAINED in networks else {**networks, UNTRAINED: untrained(network, seed)}
 
 
-def _prefixes(dim: int, network: Any, prefixes: Sequence[int] | None) -> list[int]:
+def _prefixes(task: Any, network: Any, prefixes: Sequence[int] | None) -> list[int]:
     longest = int(network.max_points)
     if prefixes is None:
-        return sorted({min(n, longest) for n in (max(1, dim // 2), 2 * dim, longest)})
+        usual = (max(1, task.dim // 2), 2 * task.dim) if isinstance(task, RegressionTask) else (4, 16)
+        return sorted({min(n, longest) for n in (*usual, longest)})
     chosen = sorted(set(prefixes))
     if not chosen or chosen[0] < 1 or chosen[-1] > longest:
         raise UserError(f"prefixes must lie in 1..{longest}, the contexts of this network, given {chosen}")
@@ -175,7 +212,7 @@ def _draw(task: Any, episodes: int, points: int, generator: torch.Generator) -> 
 def _wanted(
     task: Any, targets: Sequence[str], x: Tensor, y: Tensor | None, prefixes: list[int], training: int
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Targets [P, targets, E, D], filled up by 0, their entries, and their mean squares [targets, P]."""
+    """Targets [P, G, E, D], filled up by 0, their entries [G], and their mean squares [G, P]."""
     found, variances = [], []
     for name, values in target_values(task, targets, x, y, prefixes).items():
         what = [f"target {name} ({TITLES[name]}) after {n} points" for n in prefixes]
