@@ -292,7 +292,15 @@ def test_docstrings_describe_arguments_that_exist() -> None:
 
 # Registries
 
-REGISTRIES = ("TASKS", "OBJECTIVES", "REGRESSION_OBJECTIVES", "SAMPLERS", "RECIPES")
+REGISTRIES = (
+    "TASKS",
+    "SEQUENCE_TASKS",
+    "OBJECTIVES",
+    "REGRESSION_OBJECTIVES",
+    "SEQUENCE_OBJECTIVES",
+    "SAMPLERS",
+    "RECIPES",
+)
 
 
 def members() -> Iterator[tuple[str, str, Any]]:

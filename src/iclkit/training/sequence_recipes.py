@@ -18,6 +18,10 @@ def induction() -> Recipe:
     width: set `--network.layers 1` to see. The published networks were trained on text; here the rate is
     constant, so that what the loss does at a step is not the schedule's doing.
 
+    The loss on copies falls twice. Within a few dozen updates, when the heads form, to about 0.35 nats: a token
+    that occurs twice in a period has several followers, which one token alone does not tell apart. Some 900
+    updates later the network resolves these too. With `--task.distinct` there is one fall, below 0.01.
+
     Source: after Olsson et al. (2022), "In-context learning and induction heads".
     """
     return Recipe(
