@@ -10,7 +10,7 @@ BIN := $(VENV)/bin
 PIP_FLAGS ?=
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help demo test test-all check format bench bench-regression clean
+.PHONY: help demo test test-all check format bench bench-regression bench-compiler clean
 
 help:
 	@echo "make demo      write demo/report.html: landscapes, samples and tables of the shipped models"
@@ -20,6 +20,7 @@ help:
 	@echo "make format    repair what of lint and formatting can be repaired"
 	@echo "make bench     measure the speeds of energies that README.md states"
 	@echo "make bench-regression  measure what README.md states of regression; takes long"
+	@echo "make bench-compiler    measure what README.md states of weights by hand"
 
 # One thread: on a machine that is busy besides, two that wait for one another are far slower.
 demo: $(VENV)/.installed-demo
@@ -47,6 +48,9 @@ bench: $(VENV)/.installed-demo
 
 bench-regression: $(VENV)/.installed-demo
 	$(BIN)/python -m benchmarks.regression_all
+
+bench-compiler: $(VENV)/.installed-demo
+	$(BIN)/python -m benchmarks.compiler --full
 
 clean:
 	rm -rf $(VENV) demo .pytest_cache .ruff_cache .hypothesis

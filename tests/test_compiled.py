@@ -49,7 +49,24 @@ def test_exact_networks_equal_the_interpreter(name: str, dim: int, points: int) 
 @pytest.mark.parametrize("name", CASES)
 @pytest.mark.parametrize("dim", range(1, 11))
 def test_exact_networks_equal_the_interpreter_at_every_dimension(name: str, dim: int) -> None:
-    assert largest_error(name, dim, 40, "exact", batch=2) < EXACT
+    for points in (1, 8, 40):
+        assert largest_error(name, dim, points, "exact", batch=2) < EXACT
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("penalty", [0.01, 0.1, 1.0])
+@pytest.mark.parametrize("dim", range(1, 11))
+def test_sherman_morrison_is_ridge_regression_at_every_dimension(dim: int, penalty: float) -> None:
+    x, y = episodes(dim, 40)
+    found = TrainedRegressor(compile(programs.ridge(dim, 40, penalty))).predict(x, y)
+    torch.testing.assert_close(found, Ridge(penalty).predict(x, y), rtol=0, atol=1e-8)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", SMOOTH)
+@pytest.mark.parametrize("dim", range(1, 11))
+def test_standard_networks_are_near_the_interpreter_at_every_dimension(name: str, dim: int) -> None:
+    assert largest_error(name, dim, 40, "standard", batch=2) < 1e-2
 
 
 @pytest.mark.parametrize(("dim", "points", "penalty"), [(4, 40, 0.01), (8, 20, 0.5)])

@@ -33,7 +33,7 @@ def hidden_units(plan: Plan, block: PlannedBlock) -> Perceptron | None:
     for row, change in block.rows.items():
         for unit, value in change.units.items():
             down[row, places[unit]] = value
-    return Perceptron(up.reshape(3 * hidden, -1), up_bias.ravel(), down, down_bias, hidden)
+    return Perceptron(up.reshape(3 * hidden, -1), up_bias.ravel(), down, down_bias)
 
 
 EXACT = Target({"attention": "hard", "norm": False, "activation": "arithmetic"}, hidden_units)

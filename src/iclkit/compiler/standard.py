@@ -20,6 +20,7 @@ products and quotients here are others.
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from math import pi, sqrt
 
 import numpy as np
@@ -105,14 +106,24 @@ def _hidden_units(plan: Plan, block: PlannedBlock, scale: float) -> Perceptron |
             _product(plan, unit, out, scale, units, linear, bias)
         else:
             _reciprocal(plan, unit, out, units)
-    for row, vector in linear.items():
-        if vector.any():
-            units.add(vector, 0.0, {row: 1.0})
-            units.add(-vector, 0.0, {row: -1.0})
+    for direction, out in _directions(linear):
+        units.add(direction, 0.0, out)
+        units.add(-direction, 0.0, {row: -value for row, value in out.items()})
     if not units.up:
         return None
     up, up_bias = zip(*units.up, strict=True)
-    return Perceptron(np.stack(up), np.array(up_bias), np.stack(units.down, 1), bias, len(up))
+    return Perceptron(np.stack(up), np.array(up_bias), np.stack(units.down, 1), bias)
+
+
+def _directions(linear: Mapping[int, Array]) -> Iterable[tuple[Array, dict[int, float]]]:
+    """The vectors of rows up to a factor, and the factors: many rows take back the same b of products."""
+    found: dict[bytes, tuple[Array, dict[int, float]]] = {}
+    for row, vector in linear.items():
+        if vector.any():
+            factor = float(vector[vector.nonzero()[0][0]])
+            direction = vector / factor + 0.0  # no negative zeros
+            found.setdefault(direction.tobytes(), (direction, {}))[1][row] = factor
+    return found.values()
 
 
 def _product(

@@ -16,7 +16,7 @@ Shape letters: W rows of the residual stream, D width of a head.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from math import sqrt
 from typing import Any
@@ -34,6 +34,8 @@ from iclkit.regression import InContextRegressor
 Array = NDArray[np.float64]
 # By how much the kind of a column counts more than what `Largest` compares.
 _MUCH = 1e6
+# Narrower heads gain nothing.
+_LEAST_HEAD = 4
 PAIR, START, QUERY = 0.0, -1.0, -2.0
 
 
@@ -45,7 +47,6 @@ class Perceptron:
     up_bias: Array
     down: Array
     down_bias: Array
-    hidden: int
 
 
 @dataclass(frozen=True)
@@ -69,22 +70,47 @@ class Target:
 
 def network(plan: Plan, target: Target) -> InContextRegressor:
     """The transformer of a plan."""
-    program = plan.program
     perceptrons = [target.perceptron(plan, block) for block in plan.blocks]
-    head_width = max(4, *(_head_width(plan, copy) for block in plan.blocks for copy in block.copies), 4)
+    copies = [copy for block in plan.blocks for copy in block.copies]
+    head_width = max([_LEAST_HEAD, *(_head_width(plan, copy) for copy in copies)])
+    made = _empty(plan, target, perceptrons, head_width)
+    arrays = _embedding(plan, target)
+    for index, (block, perceptron) in enumerate(zip(plan.blocks, perceptrons, strict=True)):
+        name = f"backbone.blocks.{plan.order.index(index)}"
+        if block.copies:
+            arrays |= _attention(plan, target, block, head_width, f"{name}.attention")
+        if perceptron is not None:
+            arrays |= {
+                f"{name}.mlp.0.weight": perceptron.up,
+                f"{name}.mlp.0.bias": perceptron.up_bias,
+                f"{name}.mlp.2.weight": _balanced(plan, perceptron.down),
+                f"{name}.mlp.2.bias": _balanced(plan, perceptron.down_bias),
+            }
+    if target.gain is not None:
+        norms = [name for name in made.state_dict() if "norm." in name]
+        arrays |= {name: _norm(plan, target.gain, name.endswith("weight")) for name in norms}
+    state = {name: torch.from_numpy(np.ascontiguousarray(value)) for name, value in arrays.items()}
+    made.load_state_dict(state, assign=True)
+    return made.requires_grad_(False).eval()
+
+
+def _empty(
+    plan: Plan, target: Target, perceptrons: Sequence[Perceptron | None], head_width: int
+) -> InContextRegressor:
+    """The transformer without its weights."""
     heads = [len(block.copies) for block in plan.blocks]
-    hidden = [0 if each is None else each.hidden for each in perceptrons]
+    hidden = [0 if perceptron is None else len(perceptron.down.T) for perceptron in perceptrons]
     layout = Layout(
         tuple(heads[index] for index in plan.order), tuple(hidden[index] for index in plan.order), plan.like
     )
     # On the meta device nothing is drawn from the global generator.
     with torch.device("meta"):
-        made = InContextRegressor(
-            dim=program.dim,
+        return InContextRegressor(
+            dim=plan.program.dim,
             width=plan.width,
             layers=len(plan.order),
             heads=1,
-            max_points=program.points,
+            max_points=plan.program.points,
             tokens="joined",
             positions="learned",
             head_width=head_width,
@@ -93,24 +119,6 @@ def network(plan: Plan, target: Target) -> InContextRegressor:
             registers=plan.named_rows(),
             **target.options,
         )
-    arrays = _embedding(plan, target)
-    for place, index in enumerate(plan.order):
-        if plan.like[place] != place:
-            continue
-        block, perceptron, name = plan.blocks[index], perceptrons[index], f"backbone.blocks.{place}"
-        if block.copies:
-            arrays |= _attention(plan, target, block, head_width, f"{name}.attention")
-        if perceptron is not None:
-            arrays[f"{name}.mlp.0.weight"], arrays[f"{name}.mlp.0.bias"] = perceptron.up, perceptron.up_bias
-            arrays[f"{name}.mlp.2.weight"] = _balanced(plan, perceptron.down)
-            arrays[f"{name}.mlp.2.bias"] = _balanced(plan, perceptron.down_bias)
-    if target.gain is not None:
-        for name in made.state_dict():
-            if "norm." in name:
-                arrays[name] = _norm(plan, target.gain, name.endswith("weight"))
-    state = {name: torch.from_numpy(np.ascontiguousarray(value)) for name, value in arrays.items()}
-    made.load_state_dict(state, assign=True)
-    return made.requires_grad_(False).eval()
 
 
 def _embedding(plan: Plan, target: Target) -> dict[str, Array]:
