@@ -18,6 +18,7 @@ from iclkit.analysis.inside.induction import (
     prefix_matching_score,
 )
 from iclkit.errors import UserError
+from iclkit.learners.trained_sequences import TokenPredictor
 from iclkit.networks import Hooked, HookPoint
 from iclkit.regression import InContextRegressor
 from iclkit.sequences import TokenTransformer, next_token_losses
@@ -178,6 +179,15 @@ def test_eigenvalues_are_those_of_the_whole_product() -> None:
     assert by_hand.flatten().tolist() == pytest.approx([0.0, 1.0], abs=1e-12)
 
 
+def test_learners_are_taken_for_their_networks() -> None:
+    network = induction_network()
+    learner = TokenPredictor(network)
+    tokens = RepeatedTokens(VOCABULARY, 3, 8).sample(4, LENGTH, generator())
+    assert torch.equal(attention_patterns(learner, tokens), attention_patterns(network, tokens))
+    assert torch.equal(copying_score(learner, tokens), copying_score(network, tokens))
+    assert torch.equal(copying_eigenvalues(learner), copying_eigenvalues(network))
+
+
 def test_in_context_learning_is_a_difference_of_losses() -> None:
     losses = torch.arange(10.0).expand(3, 10)
     assert float(in_context_learning_score(losses, 10, 1)) == 9.0
@@ -208,7 +218,7 @@ def test_refusals() -> None:
     tokens = RepeatedTokens(VOCABULARY, 3, 8).sample(4, LENGTH, generator())
     patterns = attention_patterns(network, tokens)
     with pytest.raises(UserError, match=r"no hook points, given Linear"):
-        attention_patterns(nn.Linear(2, 2), tokens)  # pyright: ignore[reportArgumentType]
+        attention_patterns(nn.Linear(2, 2), tokens)
     regressor = InContextRegressor(dim=2, width=8, layers=1, heads=2)
     for score in (lambda: copying_score(regressor, tokens), lambda: copying_eigenvalues(regressor)):  # pyright: ignore
         with pytest.raises(UserError, match="known of a TokenTransformer alone, given InContextRegressor"):

@@ -8,27 +8,30 @@ Shape letters: L layers, H heads, B sequences, T tokens, W width, D width of a h
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from iclkit.errors import UserError
+from iclkit.learners.trained_sequences import TokenPredictor
 from iclkit.networks import Hooked
 from iclkit.sequences import TokenTransformer
 
 
-def attention_patterns(network: Hooked, tokens: Int[Tensor, "B T"]) -> Float[Tensor, "L H B T T"]:
+def attention_patterns(model: Any, tokens: Int[Tensor, "B T"]) -> Float[Tensor, "L H B T T"]:
     """How much each token (first T) attends to each (second T), in each head.
 
     Args:
-        network: One that takes tokens, with as many heads in every layer.
+        model: A network that takes tokens, with as many heads in every layer; or a learner that has one.
         tokens: Sequences.
 
     Raises:
         UserError: A network without hook points of that name, or whose layers differ in their heads; tokens
             that it does not take.
     """
-    _, cache = _run(network, tokens, "blocks.*.attention.pattern")
+    cache = _run(model, tokens, "blocks.*.attention.pattern")
     heads = [pattern.shape[1] for pattern in cache.values()]
     if len(set(heads)) > 1:
         raise UserError(
@@ -81,7 +84,7 @@ def prefix_matching_score(
     return torch.einsum("lhbij,bij->lh", patterns, asked) / queries.sum()
 
 
-def copying_score(network: TokenTransformer, tokens: Int[Tensor, "B T"]) -> Float[Tensor, "L H"]:
+def copying_score(model: TokenPredictor | TokenTransformer, tokens: Int[Tensor, "B T"]) -> Float[Tensor, "L H"]:
     """Of the logits that a head raises directly, the share that goes to the tokens it attends to.
 
     Head h at token i adds A_ij l_j to the logits for each j that it attends to, l_j without its mean over the
@@ -89,7 +92,7 @@ def copying_score(network: TokenTransformer, tokens: Int[Tensor, "B T"]) -> Floa
     LayerNorm does not matter, which divides all that is added at i by the same number.
 
     Args:
-        network: The network.
+        model: The network, or a learner that has it.
         tokens: Sequences, such as random ones.
 
     Returns:
@@ -103,8 +106,8 @@ def copying_score(network: TokenTransformer, tokens: Int[Tensor, "B T"]) -> Floa
     is decided here by the attention that they get.
     """
     names = [f"blocks.*.attention.{point}" for point in ("v", "pattern")]
-    _check_read_out(network)
-    _, cache = _run(network, tokens, *names)
+    network = _read_out(model)
+    cache = _run(network, tokens, *names)
     shares = [
         _share(
             network,
@@ -135,7 +138,7 @@ def _share(
     return (mass[..., 0] / mass[..., 1].clamp(min=torch.finfo(mass.dtype).tiny)).mean((0, 2))
 
 
-def copying_eigenvalues(network: TokenTransformer) -> Float[Tensor, "L H"]:
+def copying_eigenvalues(model: TokenPredictor | TokenTransformer) -> Float[Tensor, "L H"]:
     """Σλ / Σ|λ| over the eigenvalues of W_E W_V W_O W_U [V, V] of each head: cheap, beside `copying_score`.
 
     Positive eigenvalues mean that sets of tokens raise their own logits; LayerNorms are left out. The D x D
@@ -146,7 +149,7 @@ def copying_eigenvalues(network: TokenTransformer) -> Float[Tensor, "L H"]:
 
     Source: Elhage et al. (2021), "A mathematical framework for transformer circuits", copying heads.
     """
-    _check_read_out(network)
+    network = _read_out(model)
     with torch.no_grad():
         through = network.tokens.weight.mT @ network.unembedding.weight  # [W, W]: from what is written to read
         products = []
@@ -184,18 +187,21 @@ def _mean_at(losses: Float[Tensor, "B T-1"], name: str, places: int | range) -> 
     return losses[:, [place - 1 for place in chosen]].mean()
 
 
-def _check_read_out(network: TokenTransformer) -> None:
+def _read_out(model: Any) -> TokenTransformer:
+    network = getattr(model, "network", model)
     if not isinstance(network, TokenTransformer):
         raise UserError(
             f"what a head raises is known of a TokenTransformer alone, given {type(network).__name__}; "
             "prefix matching takes any network of tokens with hook points"
         )
+    return network
 
 
-def _run(network: Hooked, tokens: Int[Tensor, "B T"], *names: str) -> tuple[Tensor, dict[str, Tensor]]:
+def _run(model: Any, tokens: Int[Tensor, "B T"], *names: str) -> dict[str, Tensor]:
+    network = getattr(model, "network", model)
     if not isinstance(network, Hooked):
         raise UserError(
             f"the network has no hook points, given {type(network).__name__}; derive it from networks.Hooked"
         )
     with torch.no_grad():
-        return network.run_with_cache(tokens, names=names)
+        return network.run_with_cache(tokens, names=names)[1]
