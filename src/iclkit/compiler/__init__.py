@@ -7,12 +7,13 @@ from iclkit.compiler.constructions import gradient_descent, gradient_descent_plu
 from iclkit.compiler.interpreter import Interpreted, interpret
 from iclkit.compiler.limits import limit_gamma, limit_matrices, trained_limit
 from iclkit.compiler.linear_attention import attention_layer
-from iclkit.compiler.operations import Aff, Div, Largest, Loop, Mov, Mul, Pairs, Previous, Raw
+from iclkit.compiler.operations import Aff, Div, Loop, Mov, Mul, Raw
 from iclkit.compiler.program import Program
 from iclkit.compiler.programs import PROGRAMS
 from iclkit.compiler.reading import registers
 from iclkit.compiler.token_descent import token_descent
 from iclkit.compiler.validate import validate
+from iclkit.compiler.where import Largest, Pairs, Previous
 
 __all__ = [
     "PROGRAMS",

@@ -15,9 +15,10 @@ from jaxtyping import Float
 from numpy.typing import NDArray
 from torch import Tensor
 
-from iclkit.compiler.operations import Aff, Div, Largest, Loop, Mov, Mul, Operation, Pairs, Previous, Raw, Where
+from iclkit.compiler.operations import Aff, Div, Loop, Mov, Mul, Operation, Raw
 from iclkit.compiler.program import Program
 from iclkit.compiler.validate import validate
+from iclkit.compiler.where import Largest, Pairs, Previous, Where
 from iclkit.errors import UserError
 
 Array = NDArray[np.float64]

@@ -14,9 +14,10 @@ from numpy.typing import NDArray
 
 from iclkit.compiler.allocate import allocate, dirty_rows
 from iclkit.compiler.expressions import Expression, Form, Unit
-from iclkit.compiler.operations import Div, Shape, Statement, Where
+from iclkit.compiler.operations import Div, Shape, Statement
 from iclkit.compiler.program import Program
 from iclkit.compiler.schedule import Block, find_live, loops, originals, schedule, unrolled, without_idle
+from iclkit.compiler.where import Where
 from iclkit.errors import UserError
 from iclkit.regression.registers import Register
 

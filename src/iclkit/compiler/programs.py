@@ -13,8 +13,9 @@ from math import sqrt
 
 import numpy as np
 
-from iclkit.compiler.operations import Aff, Div, Largest, Loop, Mov, Mul, Pairs, Previous
+from iclkit.compiler.operations import Aff, Div, Loop, Mov, Mul
 from iclkit.compiler.program import Program
+from iclkit.compiler.where import Largest, Pairs, Previous
 from iclkit.errors import UserError
 
 

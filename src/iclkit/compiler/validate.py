@@ -7,9 +7,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from iclkit.compiler.operations import Div, Largest, Loop, Operation, Shape, Statement
+from iclkit.compiler.operations import Div, Loop, Operation, Shape, Statement
 from iclkit.compiler.program import Program, simplified
 from iclkit.compiler.ranges import Range, divisor_ranges
+from iclkit.compiler.where import Largest
 from iclkit.errors import UserError, unknown
 
 TARGETS = ("exact", "standard")

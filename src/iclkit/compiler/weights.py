@@ -27,7 +27,7 @@ from jaxtyping import Float
 from numpy.typing import NDArray
 
 from iclkit.compiler.lowering import Copy, Own, Plan, PlannedBlock
-from iclkit.compiler.operations import Largest, Pairs, Previous, Where
+from iclkit.compiler.where import Largest, Pairs, Previous, Where
 from iclkit.networks import Layout
 from iclkit.regression import InContextRegressor
 
