@@ -12,10 +12,10 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from jaxtyping import Float
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
-from iclkit.compiler.operations import Aff, Div, Loop, Mov, Mul, Operation, Raw
+from iclkit.compiler.operations import Aff, Div, Loop, Mov, Mul, Operation, Raw, Statement
 from iclkit.compiler.program import Program
 from iclkit.compiler.validate import validate
 from iclkit.compiler.where import Largest, Pairs, Previous, Where
@@ -39,8 +39,17 @@ def interpret(program: Program, x: Float[Array, "B N d"], y: Float[Array, "B N"]
     Raises:
         UserError: A program that makes no sense.
     """
-    shapes = validate(program)
-    return _run(program, program.body, shapes, np.asarray(x, float), np.asarray(y, float))
+    validate(program)
+    x, y = np.asarray(x, float), np.asarray(y, float)
+    nothing = np.zeros_like(y)
+    state = {
+        "x": np.concatenate([np.zeros_like(x[:, :1]), x[:, :-1], x], 1),
+        "y": np.concatenate([nothing[:, :1], y[:, :-1], nothing], 1),
+    }
+    for name, value in program.initial.items():
+        state[name] = np.broadcast_to(value, (*state["y"].shape, *value.shape)).copy()
+    _carry_out(program.body, state, _Columns(y.shape[1]))
+    return state
 
 
 @dataclass(frozen=True, eq=False)
@@ -107,25 +116,13 @@ class _Columns:
         return (weights @ rows).reshape(value.shape)
 
 
-def _run(program: Program, body: Sequence, shapes: dict, x: Array, y: Array) -> dict[str, Array]:
-    batch, points = y.shape
-    pairs_x = np.concatenate([np.zeros_like(x[:, :1]), x[:, :-1], x], 1)
-    pairs_y = np.concatenate([np.zeros_like(y[:, :1]), y[:, :-1], np.zeros_like(y)], 1)
-    state = {"x": pairs_x, "y": pairs_y}
-    for name, value in program.initial.items():
-        state[name] = np.broadcast_to(value, (batch, 2 * points, *value.shape)).copy()
-    columns = _Columns(points)
-
-    def walk(statements: Sequence) -> None:
-        for statement in statements:
-            if isinstance(statement, Loop):
-                for _ in range(statement.times):
-                    walk(statement.body)
-            else:
-                state[statement.target] = _evaluate(statement, state, columns)
-
-    walk(body)
-    return state
+def _carry_out(body: Sequence[Statement], state: dict[str, Array], columns: _Columns) -> None:
+    for statement in body:
+        if isinstance(statement, Loop):
+            for _ in range(statement.times):
+                _carry_out(statement.body, state, columns)
+        else:
+            state[statement.target] = _evaluate(statement, state, columns)
 
 
 def _evaluate(operation: Operation, state: dict[str, Array], columns: _Columns) -> Array:
@@ -142,16 +139,17 @@ def _evaluate(operation: Operation, state: dict[str, Array], columns: _Columns) 
     if isinstance(operation, Aff):
         return _affine(operation, state)
     assert isinstance(operation, Raw)
-    parts = []
-    for name, matrix in ((operation.read, operation.read_matrix), (operation.own, operation.own_matrix)):
-        value = state[name]
-        value = columns.read(operation.where, state, value) if name is operation.read and not parts else value
-        value = value.reshape(*value.shape[:2], -1)
-        parts.append(value if matrix is None else value @ np.atleast_2d(np.asarray(matrix, float)).T)
-    result = parts[0] + parts[1] if operation.star == "+" else parts[0] * parts[1]
-    if operation.out_matrix is not None:
-        result = result @ np.atleast_2d(np.asarray(operation.out_matrix, float)).T
+    there = columns.read(operation.where, state, state[operation.read])
+    left = _mapped(there, operation.read_matrix)
+    right = _mapped(state[operation.own], operation.own_matrix)
+    result = _mapped(left + right if operation.star == "+" else left * right, operation.out_matrix)
     return result if operation.to is None else result.reshape(*result.shape[:2], *operation.to)
+
+
+def _mapped(value: Array, matrix: ArrayLike | None) -> Array:
+    """A matrix times the entries of a register in a row; the identity if None."""
+    flat = value.reshape(*value.shape[:2], -1)
+    return flat if matrix is None else flat @ np.atleast_2d(np.asarray(matrix, float)).T
 
 
 def _affine(operation: Aff, state: dict[str, Array]) -> Array:

@@ -259,7 +259,7 @@ class Raw(Operation):
         return self.read, self.own, *self.where.reads
 
     def parts(self, shapes: Mapping[str, Shape]) -> list[Operation]:
-        """The same as four simpler operations; they share a block when compiled.
+        """The same as simpler operations; they share a block when compiled.
 
         Raises:
             UserError: As `shape`.
