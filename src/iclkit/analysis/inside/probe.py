@@ -63,7 +63,7 @@ def probe(
             "component_count" (by the exact reference) for mixtures. All of them if None.
         layers: As of `residual_layers`; by default the residual stream behind every block.
         prefixes: After how many pairs, each at least 1. If None: d/2, 2d and the longest context (about d,
-            noise gives w of least squares no finite variance); for densities 4, 16 and the longest.
+            noise gives w of least squares no finite variance); for densities 2, 4 and 8.
         readout: "linear", "mlp" or both.
         beside: Other models or networks with the same layers, by name; one named "untrained" takes the place of
             the one made here.
@@ -185,8 +185,10 @@ def _networks(model: Any, network: Hooked, beside: Mapping[str, Any], seed: int)
 def _prefixes(task: Any, network: Any, prefixes: Sequence[int] | None) -> list[int]:
     longest = int(network.max_points)
     if prefixes is None:
-        usual = (max(1, task.dim // 2), 2 * task.dim) if isinstance(task, RegressionTask) else (4, 16)
-        return sorted({min(n, longest) for n in (*usual, longest)})
+        usual = (max(1, task.dim // 2), 2 * task.dim, longest)
+        # Of many points it is known how many components they have, so that nothing differs by episodes.
+        usual = usual if isinstance(task, RegressionTask) else (2, 4, 8)
+        return sorted({min(n, longest) for n in usual})
     chosen = sorted(set(prefixes))
     if not chosen or chosen[0] < 1 or chosen[-1] > longest:
         raise UserError(f"prefixes must lie in 1..{longest}, the contexts of this network, given {chosen}")

@@ -34,10 +34,10 @@ REGRESSION_TARGETS: dict[str, tuple[str, Callable[[Tensor, Tensor, list[int]], V
 """By name: what it is, and how it follows from the pairs before each prefix."""
 
 DENSITY_TARGETS = {
-    "component_means": "posterior means of the components, in the order of their first points",
-    "component_count": "posterior mean of the number of components that the points come from",
+    "component_means": "posterior means of the components",
+    "component_count": "posterior mean number of components",
 }
-"""By name: what it is. The exact reference of the task computes it."""
+"""By name: what it is (see `MixtureFilter.components`). The exact reference of the task computes it."""
 
 TITLES = {name: title for name, (title, _) in REGRESSION_TARGETS.items()} | DENSITY_TARGETS
 

@@ -80,9 +80,9 @@ class Probing:
         return ratio(self.curve(target, readout, layer), self.curve(target, readout, layer, other))
 
     def read_at(self, target: str, readout: str, prefix: int) -> int:
-        """The first layer, from 1, in which the error is within a tenth of that of the best layer."""
+        """The place, from 0, of the first layer whose error is within a tenth of that of the best."""
         errors = self.means(target, readout)[:, self.prefixes.index(prefix)]
-        return int((errors <= _AS_GOOD * errors.min()).nonzero()[0]) + 1
+        return int((errors <= _AS_GOOD * errors.min()).nonzero()[0])
 
     def last_third(self) -> tuple[str, ...]:
         """The last third of the layers."""
@@ -98,15 +98,16 @@ class Probing:
                     best.add((len(rows) + int(self.means(target, readout)[:, place].argmin()), 1))
                     for layer in self.layers:
                         found = [self.curve(target, readout, layer, model).interval() for model in self.models]
-                        name = f"{prefix}, {layer.removesuffix('.residual')}"
-                        rows.append([name, *(cell(interval[place]) for interval in found)])
+                        rows.append(
+                            [f"{prefix}, {short(layer)}", *(cell(interval[place]) for interval in found)]
+                        )
                 title = f"{TITLES[target]}, {readout} read-out: squared error / variance"
                 tables[title] = Table(["points, layer", *self.models], rows, frozenset(best))
         return tables
 
     @property
     def verdict(self) -> str:
-        """What holds of the published claims, in words."""
+        """What holds of the published claims, in words; shares by the upper ends of their intervals."""
         said = []
         for readout in self.readouts:
             for target in self.targets:
@@ -114,14 +115,14 @@ class Probing:
                 against = []
                 for other in self.models[1:]:
                     shares = [self.ratio(target, readout, layer, other) for layer in self.last_third()]
-                    worst = max(float(share.mean.max()) for share in shares)
+                    worst = max(float(share.high.max()) for share in shares)
                     against.append(f"at most {worst:.2g} of that of {other}")
                 beside = f", {' and '.join(against)}" if against else ""
-                places = [str(self.read_at(target, readout, n)) for n in self.prefixes]
+                places = [short(self.layers[self.read_at(target, readout, n)]) for n in self.prefixes]
                 said.append(
-                    f"{TITLES[target]}, {readout}: error in the last third of the layers up to "
-                    f"{float(late.max()):.2g}{beside}; least from layer {', '.join(places)} on (of "
-                    f"{len(self.layers)}, after {', '.join(map(str, self.prefixes))} points)."
+                    f"{TITLES[target]}, {readout} read-out: error in the last third of the layers up to "
+                    f"{float(late.max()):.2g}{beside}; read best from {', '.join(places)} on (after "
+                    f"{', '.join(map(str, self.prefixes))} points)."
                 )
         return "\n".join(said)
 
@@ -145,6 +146,11 @@ class Probing:
                                 }
                             )
         return json.dumps({"tokens": self.tokens, "verdict": self.verdict, "errors": rows}, indent=2)
+
+
+def short(layer: str) -> str:
+    """The name of a layer in tables: what is not said is the residual stream."""
+    return layer.removesuffix(".residual")
 
 
 def _place(kind: str, name: str, accepted: tuple[str, ...]) -> int:
