@@ -351,12 +351,11 @@ def test_a_network_of_tokens_is_compared_on_demonstrations_of_several_tokens() -
 def test_tables_and_json_say_all() -> None:
     prompted = PromptedRegressor(regressor(), tolerance=0.5)
     found = compare_fine_tuning(prompted, prompted.prompts(normal(6, 5, 3), normal(6, 5, seed=1)), rate=0.01)
-    answers, updates, scores = found.tables().values()
+    answers, *measures = found.tables().values()
     assert [row[0] for row in answers.rows] == list(SETTINGS)
-    for table in (updates, scores):
+    for table in measures:
         assert [row[0] for row in table.rows] == ["blocks.0", "blocks.1", "all layers"]
-    assert list(updates.columns) == ["layer", "SimAOU", "random update", "Kendall", "random order"]
-    assert list(scores.columns) == ["layer", "SimAM before", "SimAM after"]
+    assert list(measures[0].columns) == ["layer", "SimAOU", "random update"]
     assert '"rec2ftp"' in found.to_json()
     assert "NaN" not in found.to_json()
     assert found.verdict.startswith("Rec2FTP")
@@ -407,3 +406,17 @@ def test_a_network_without_attention_is_refused() -> None:
     with pytest.raises(UserError, match="no attention"):
         PromptedRegressor(network, 0.5)
     assert BlockConfig(8, 0).heads == 0
+
+
+def test_an_untrained_network_stands_beside_it() -> None:
+    x, y = normal(6, 5, 3), normal(6, 5, seed=1)
+    prompted, other = (PromptedRegressor(regressor(heads=heads), tolerance=0.5) for heads in (2, 4))
+    control = other, other.prompts(x, y)
+    found = compare_fine_tuning(prompted, prompted.prompts(x, y), rate=0.01, control=control)
+    alone = compare_fine_tuning(*control, rate=0.01)
+    assert found.control is not None
+    assert torch.equal(found.control.sim_aou.values, alone.sim_aou.values)
+    assert not torch.equal(found.sim_aou.values, alone.sim_aou.values)
+    for table in list(found.tables().values())[1:]:
+        assert table.columns[2] == "untrained"
+    assert '"untrained"' in found.to_json()

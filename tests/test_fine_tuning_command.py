@@ -43,7 +43,7 @@ def test_a_model_of_regression(tmp_path: Path, capsys: pytest.CaptureFixture[str
         "fine-tuning.png",
     ]
     found = json.loads((out / "fine-tuning.json").read_text())
-    assert found["episodes"] == 6
+    assert found["episodes"] == found["untrained"]["episodes"] == 6
     assert list(found["by layer"]) == [
         "SimAOU", "random update", "SimAM before", "SimAM after", "Kendall", "random order"
     ]  # fmt: skip

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from iclkit.cli import output
 from iclkit.cli.compare import check_options, show
@@ -13,6 +13,8 @@ from iclkit.errors import UserError
 
 if TYPE_CHECKING:
     from iclkit.analysis.inside.prompted import Prompted, Prompts
+    from iclkit.regression import InContextRegressor
+    from iclkit.sequences import TokenTransformer
 
 SIGN = "fine-tuning.json"
 _TASK = ("task", "dim", "noise_std", "demonstrations", "tolerance", "episodes")
@@ -27,6 +29,7 @@ class _Case(NamedTuple):
     network: Prompted
     prompts: Prompts
     title: str
+    untrained: tuple[Prompted, Prompts]
 
 
 def run(argv: list[str]) -> None:
@@ -67,6 +70,11 @@ def run(argv: list[str]) -> None:
     parser.add_argument(
         "--rate", type=float, help="learning rate of the fine-tuning (default: the best of 0.00001 to 1)"
     )
+    parser.add_argument(
+        "--no-control",
+        action="store_true",
+        help="without the untrained network of the same shape",
+    )
     parser.add_argument("--seed", type=int, default=0, help="seed of everything drawn (default: 0)")
     parser.add_argument(
         "--out", type=Path, metavar="DIR", help="folder for the figure, the tables and all numbers"
@@ -78,7 +86,8 @@ def run(argv: list[str]) -> None:
     from iclkit.analysis.inside.fine_tuning import compare_fine_tuning
 
     case = _from_hub(given) if given.hub is not None else _from_model(given)
-    found = compare_fine_tuning(case.network, case.prompts, given.rate, given.seed)
+    control = None if given.no_control else case.untrained
+    found = compare_fine_tuning(case.network, case.prompts, given.rate, given.seed, control=control)
     head = (
         f"{case.title}; {len(case.prompts)} episodes of {case.prompts.targets.shape[1]} demonstrations, "
         f"learning rate {found.rate:g}"
@@ -121,7 +130,11 @@ def _check(given: argparse.Namespace) -> None:
 
 
 def _from_hub(given: argparse.Namespace) -> _Case:
-    from iclkit.analysis.inside.causal_model import PromptedCausalModel, load_causal_model
+    from iclkit.analysis.inside.causal_model import (
+        PromptedCausalModel,
+        load_causal_model,
+        untrained_causal_model,
+    )
     from iclkit.analysis.inside.token_prompts import token_prompts
     from iclkit.cli.token_data import read_episodes, tokenizer_of
 
@@ -129,7 +142,8 @@ def _from_hub(given: argparse.Namespace) -> _Case:
     prompts, choices = token_prompts(read_episodes(given.data, tokenizer_of(given.hub)))
     network = PromptedCausalModel(model, choices)
     network.check(prompts)
-    return _Case(network, prompts, f"{type(model).__name__} in {given.hub}")
+    fresh = PromptedCausalModel(untrained_causal_model(model, given.seed), choices)
+    return _Case(network, prompts, f"{type(model).__name__} in {given.hub}", (fresh, prompts))
 
 
 def _from_model(given: argparse.Namespace) -> _Case:
@@ -155,6 +169,7 @@ def _from_model(given: argparse.Namespace) -> _Case:
 def _from_regression(given: argparse.Namespace, learner: Any) -> _Case:
     import torch
 
+    from iclkit.analysis.inside.activations import untrained
     from iclkit.analysis.inside.prompted_networks import PromptedRegressor
     from iclkit.analysis.naming import written
     from iclkit.cli.specs import parse_task, with_fields
@@ -174,12 +189,14 @@ def _from_regression(given: argparse.Namespace, learner: Any) -> _Case:
     tolerance = _SHARE * float(y[:, -1].square().mean()) if given.tolerance is None else given.tolerance
     network = PromptedRegressor(learner.network, tolerance)
     title = f"{given.model} on {written(task)}; right is a squared error up to {tolerance:.3g}"
-    return _Case(network, network.prompts(x, y), title)
+    fresh = PromptedRegressor(cast("InContextRegressor", untrained(learner.network, given.seed)), tolerance)
+    return _Case(network, network.prompts(x, y), title, (fresh, fresh.prompts(x, y)))
 
 
 def _from_sequences(given: argparse.Namespace, network: Any) -> _Case:
     import torch
 
+    from iclkit.analysis.inside.activations import untrained
     from iclkit.analysis.inside.prompted_networks import PromptedTokens
     from iclkit.analysis.inside.token_prompts import recall_episodes, token_prompts
     from iclkit.cli.token_data import read_episodes
@@ -201,4 +218,5 @@ def _from_sequences(given: argparse.Namespace, network: Any) -> _Case:
         title = f"{given.model} on pairs of random tokens"
     asked = PromptedTokens(network, choices)
     asked.check(prompts)
-    return _Case(asked, prompts, title)
+    fresh = PromptedTokens(cast("TokenTransformer", untrained(network, given.seed)), choices)
+    return _Case(asked, prompts, title, (fresh, prompts))

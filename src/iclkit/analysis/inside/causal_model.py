@@ -134,13 +134,40 @@ def load_causal_model(path: str | Path) -> Any:
     except ModuleNotFoundError:
         raise UserError("models of Hugging Face need transformers: pip install 'iclkit[hub]'") from None
     try:
-        model = AutoModelForCausalLM.from_pretrained(
-            folder, local_files_only=True, trust_remote_code=False, use_safetensors=True, dtype=torch.float32
-        )
+        with _quiet():
+            model = AutoModelForCausalLM.from_pretrained(
+                folder,
+                local_files_only=True,
+                trust_remote_code=False,
+                use_safetensors=True,
+                dtype=torch.float32,
+            )
     except (OSError, ValueError, KeyError, RuntimeError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise UserError(f"{folder} is no causal language model that can be read: {reason}") from None
     return model.requires_grad_(False).eval()
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """No progress bars of transformers, which would mix with what a command prints."""
+    from transformers.utils import logging  # pyright: ignore[reportMissingImports]
+
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()
+
+
+def untrained_causal_model(model: Any, seed: int = 0) -> Any:
+    """A model of the same configuration with fresh weights, a function of the seed alone."""
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)
+        fresh = type(model)(model.config)
+    return fresh.to(next(model.parameters())).requires_grad_(False).eval()
 
 
 def _key_value_share(module: nn.Module) -> dict[str, Tensor]:

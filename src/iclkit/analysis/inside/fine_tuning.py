@@ -53,6 +53,7 @@ class FineTuningComparison:
         kendall: Rank correlation of the attention to demonstrations in context with that to training examples.
         random_kendall: With a random order.
         query_tokens: Tokens of a query. Of a single one, `sim_am` tells signs alone.
+        control: The same of a network of the same shape that was never trained; None if there is none.
     """
 
     layers: tuple[str, ...]
@@ -66,6 +67,7 @@ class FineTuningComparison:
     kendall: Curve
     random_kendall: Curve
     query_tokens: int
+    control: FineTuningComparison | None = None
 
     @property
     def rec2ftp(self) -> Interval:
@@ -87,23 +89,25 @@ class FineTuningComparison:
 
     def tables(self) -> dict[str, Table]:
         """By title: the answers, and the measures with their 95 % intervals in each layer and in all."""
-        names = list(self.curves)
         return {
             "answers": self.answers(),
-            "updates of attention outputs, order of demonstrations": self._table(
-                [names[0], names[1], names[4], names[5]]
-            ),
-            "scores within the query": self._table(names[2:4]),
+            "updates of attention outputs": self._table("SimAOU", "random update"),
+            "order of demonstrations": self._table("Kendall", "random order"),
+            "scores within the query": self._table("SimAM after", "SimAM before"),
         }
 
-    def _table(self, names: Sequence[str]) -> Table:
-        chosen = [self.curves[name] for name in names]
+    def _table(self, measure: str, beside: str) -> Table:
+        """A measure, the same in the control, and what it is compared with."""
+        chosen = {measure: self.curves[measure]}
+        if self.control is not None:
+            chosen["untrained"] = self.control.curves[measure]
+        chosen[beside] = self.curves[beside]
         rows = []
         for index, layer in enumerate(self.layers):
-            rows.append([layer, *(_cell(curve.interval()[index]) for curve in chosen)])
+            rows.append([layer, *(_cell(curve.interval()[index]) for curve in chosen.values())])
         if len(rows) > 1:
-            rows.append(["all layers", *(_cell(curve.overall()) for curve in chosen)])
-        return Table(["layer", *names], rows)
+            rows.append(["all layers", *(_cell(curve.overall()) for curve in chosen.values())])
+        return Table(["layer", *chosen], rows)
 
     def answers(self) -> Table:
         """Loss and share of right answers in each setting."""
@@ -137,27 +141,34 @@ class FineTuningComparison:
         shown = {setting: float(self.losses[setting].double().mean()) for setting in SETTINGS}
         if shown["fine-tuned"] > shown["zero-shot"]:
             found.append("Fine-tuning made the loss of the queries larger; what is similar to it says little.")
+        if self.control is not None:
+            own, other = self.sim_aou.overall(), self.control.sim_aou.overall()
+            if float(own.mean) <= float(other.high):
+                found.append(
+                    "SimAOU of an untrained network of this shape is no smaller: it tells nothing of training."
+                )
         return found
 
     def to_json(self) -> str:
         """All means and intervals."""
+        return json.dumps(self._numbers(), indent=2)
+
+    def _numbers(self) -> dict[str, object]:
 
         def numbers(interval: Interval) -> dict[str, object]:
             found = {"mean": interval.mean, "low": interval.low, "high": interval.high}
             return {name: _plain(value) for name, value in found.items()}
 
-        return json.dumps(
-            {
-                "layers": self.layers,
-                "episodes": len(self.losses[SETTINGS[0]]),
-                "rate": self.rate,
-                "rec2ftp": numbers(self.rec2ftp),
-                "loss": {name: float(values.double().mean()) for name, values in self.losses.items()},
-                "right": {name: float(values.double().mean()) for name, values in self.right.items()},
-                "by layer": {name: numbers(curve.interval()) for name, curve in self.curves.items()},
-            },
-            indent=2,
-        )
+        found: dict[str, object] = {
+            "layers": self.layers,
+            "episodes": len(self.losses[SETTINGS[0]]),
+            "rate": self.rate,
+            "rec2ftp": numbers(self.rec2ftp),
+            "loss": {name: float(values.double().mean()) for name, values in self.losses.items()},
+            "right": {name: float(values.double().mean()) for name, values in self.right.items()},
+            "by layer": {name: numbers(curve.interval()) for name, curve in self.curves.items()},
+        }
+        return found if self.control is None else {**found, "untrained": self.control._numbers()}
 
 
 def compare_fine_tuning(
@@ -166,6 +177,7 @@ def compare_fine_tuning(
     rate: float | None = None,
     seed: int = 0,
     rates: Sequence[float] = RATES,
+    control: tuple[Prompted, Prompts] | None = None,
 ) -> FineTuningComparison:
     """Compare what demonstrations in the context do to a network with what training on them does.
 
@@ -180,6 +192,9 @@ def compare_fine_tuning(
             least. That favours fine-tuning a little, by one number.
         seed: Seed of the random updates and orders that serve as baselines.
         rates: Learning rates to try.
+        control: A network of the same shape that was never trained, and the same episodes as its prompts, to be
+            compared in the same way. Both updates of any network go through the same matrices, which alone
+            makes them similar (Deutch et al. 2023, "In-context learning and gradient descent revisited").
 
     Returns:
         The measures with bootstrap intervals over episodes.
@@ -194,6 +209,7 @@ def compare_fine_tuning(
     for given in [*rates] if rate is None else [rate]:
         if not 0 < given < float("inf"):
             raise UserError(f"rate must be positive, given {given}")
+    beside = None if control is None else compare_fine_tuning(*control, rate, seed, rates)
     if rate is None:
         rate = _best_rate(network, prompts, rates)
     generator = torch.Generator().manual_seed(seed)
@@ -207,6 +223,7 @@ def compare_fine_tuning(
         {setting: torch.cat([part.right[setting] for part in parts]) for setting in SETTINGS},
         **{name: Curve(places, values.double()) for name, values in measures.items()},
         query_tokens=prompts.query_tokens,
+        control=beside,
     )
 
 

@@ -128,7 +128,8 @@ def attention_in_context(
     """Attention of the query's last token to each demonstration, in context.
 
     As the published code has it: scores are added over heads, a softmax runs over all tokens of demonstrations,
-    and its shares are added over the tokens of each.
+    and its shares are added over the tokens of each. So longer demonstrations get more, here as in
+    `attention_to_training`: where lengths differ, Kendall is large for untrained networks too.
 
     Args:
         scores: Scores of the last token before the softmax, for all tokens of the prompt.
