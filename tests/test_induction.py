@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from iclkit.analysis.inside.induction import (
+    ambiguous,
     attention_patterns,
     copying_eigenvalues,
     copying_score,
@@ -134,6 +135,18 @@ def test_followers_written_out() -> None:
     # a b a a: token 2 has a copy at 0, followed by 1; token 3 copies at 0 and 2, followed by 1 and itself.
     found = followers(torch.tensor([[0, 1, 0, 0]]))[0].int().tolist()
     assert found == [[0, 0, 0, 0], [0, 0, 0, 0], [0, 1, 0, 0], [0, 1, 0, 1]]
+
+
+def test_ambiguous_written_out() -> None:
+    # a b a a b: after the first a came b and after the second a, so the third is ambiguous.
+    assert ambiguous(torch.tensor([[0, 1, 0, 0, 1]])).tolist() == [[False, False, False, True, False]]
+    distinct = RepeatedTokens(VOCABULARY, 4, 6, distinct=True).sample(8, LENGTH, generator())
+    assert not ambiguous(distinct).any()
+    tokens = RepeatedTokens(VOCABULARY, 4, 6).sample(8, LENGTH, generator()).tolist()
+    expected = [
+        [len({x[j] for j in range(1, i + 1) if x[j - 1] == x[i]}) > 1 for i in range(LENGTH)] for x in tokens
+    ]
+    assert ambiguous(torch.tensor(tokens)).tolist() == expected
 
 
 def test_scores_by_loops() -> None:

@@ -13,6 +13,7 @@ import torch
 
 import iclkit
 from iclkit.analysis.inside.induction import (
+    ambiguous,
     attention_patterns,
     copying_eigenvalues,
     in_context_learning_score,
@@ -64,6 +65,10 @@ def test_the_recorder_says_what_the_scores_say(untouched_generators: None) -> No
     with torch.no_grad():
         losses = next_token_losses(network, drawn.tokens)
     assert found["loss_copies"] == pytest.approx(float(losses[drawn.copied[:, 1:]].mean()))
+    unclear = drawn.copied[:, 1:] & ambiguous(drawn.tokens)[:, :-1]
+    assert found["loss_ambiguous"] == pytest.approx(float(losses[unclear].mean()))
+    distinct = RepeatedTokens(vocabulary=6, shortest=2, longest=3, distinct=True)
+    assert InductionRecorder(distinct, 16, 4)(0, network)["loss_ambiguous"] is None
     assert found["loss_new"] == pytest.approx(float(losses[~drawn.copied[:, 1:]].mean()))
     # An eighth of 16 tokens: the last two, and the first two that have a loss.
     expected = in_context_learning_score(losses, range(14, 16), range(1, 3))

@@ -47,6 +47,14 @@ def followers(tokens: Int[Tensor, "B T"]) -> Bool[Tensor, "B T T"]:
     return found.tril()
 
 
+def ambiguous(tokens: Int[Tensor, "B T"]) -> Bool[Tensor, "B T"]:
+    """Whether different tokens came after earlier copies of a token: it alone does not say what is next."""
+    matches = followers(tokens)
+    after = tokens[:, None]
+    least = torch.where(matches, after, tokens.max() + 1).amin(-1)
+    return torch.where(matches, after, -1).amax(-1) > least
+
+
 def prefix_matching_score(
     patterns: Float[Tensor, "L H B T T"], tokens: Int[Tensor, "B T"], queries: Bool[Tensor, "B T"] | None = None
 ) -> Float[Tensor, "L H"]:

@@ -14,6 +14,7 @@ from jaxtyping import Int
 from torch import Tensor
 
 from iclkit.analysis.inside.induction import (
+    ambiguous,
     attention_patterns,
     copying_eigenvalues,
     copying_score,
@@ -64,19 +65,22 @@ class InductionRecorder:
             network: The network.
 
         Returns:
-            Mean losses in nats on copies ("loss_copies") and on new tokens ("loss_new"); "in_context_learning";
-            and "prefix_matching" on the copies, "copying" on random tokens and "copying_eigenvalues", each a
-            list of heads in a list of layers.
+            Mean losses in nats on copies ("loss_copies"), on those of them that come after an ambiguous token
+            ("loss_ambiguous"; None without any) and on new tokens ("loss_new"); "in_context_learning"; and
+            "prefix_matching" on the copies, "copying" on random tokens and "copying_eigenvalues", each a list
+            of heads in a list of layers.
         """
         device = next(network.parameters()).device
         tokens, copied = self._drawn.tokens.to(device), self._drawn.copied.to(device)
         with torch.no_grad():
             losses = next_token_losses(network, tokens)
+        unclear = copied[:, 1:] & ambiguous(tokens)[:, :-1]
         eighth = max(1, self.length // 8)
         late = range(self.length - eighth, self.length) if self.late is None else self.late
         early = range(1, 1 + eighth) if self.early is None else self.early
         return {
             "loss_copies": float(losses[copied[:, 1:]].mean()),
+            "loss_ambiguous": float(losses[unclear].mean()) if unclear.any() else None,
             "loss_new": float(losses[~copied[:, 1:]].mean()),
             "in_context_learning": float(in_context_learning_score(losses, late, early)),
             "prefix_matching": prefix_matching_score(
