@@ -13,12 +13,14 @@ from rich.console import Console
 from torch.nn import functional as F
 
 import iclkit
+from iclkit.analysis.inside.activations import untrained
 from iclkit.analysis.inside.descent_case import DescentCase
 from iclkit.analysis.inside.fine_tuning import FineTuningComparison, compare_fine_tuning
 from iclkit.analysis.inside.fine_tuning_scores import cosine, shuffled_sim_aou
 from iclkit.analysis.inside.prompted import Prompted, Prompts, fine_tune, read
 from iclkit.analysis.inside.prompted_networks import PromptedRegressor
 from iclkit.analysis.table import Table
+from iclkit.regression import InContextRegressor
 
 EPISODES = 512
 # Of the shipped model: right is a squared error up to a tenth of the targets' mean square, 8.
@@ -64,12 +66,16 @@ def _shipped(episodes: int) -> None:
     network = PromptedRegressor(learner.network, TOLERANCE)
     x, y = learner.task.sample(episodes, 41, torch.Generator().manual_seed(0))
     prompts = network.prompts(x, y)
-    found = compare_fine_tuning(network, prompts)
+    fresh = untrained(learner.network)
+    assert isinstance(fresh, InContextRegressor)
+    beside = PromptedRegressor(fresh, TOLERANCE)
+    found = compare_fine_tuning(network, prompts, control=(beside, beside.prompts(x, y)))
     console = Console()
     console.print(f"\nlinear, 40 demonstrations, {episodes} episodes, learning rate {found.rate:g}")
     for title, table in found.tables().items():
         console.print(table.rich(title))
-    console.print(found.verdict)
+    for line in (found.verdict, *found.notes):
+        console.print(line)
     console.print(f"SimAOU with updates drawn from U[0, 1), by layer: {_published_baseline(network, prompts)}")
     few = min(episodes, 32)
     together = _seconds(network, prompts.part(0, few))

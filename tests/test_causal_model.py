@@ -6,6 +6,7 @@ Skipped without the extra `hub`; to run them: pip install -e ".[plots,sklearn,te
 from __future__ import annotations
 
 import copy
+import json
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,12 @@ from torch.nn import functional as F
 
 transformers: Any = pytest.importorskip("transformers")
 
-from iclkit.analysis.inside.causal_model import PromptedCausalModel, load_causal_model  # noqa: E402
+from iclkit import cli  # noqa: E402
+from iclkit.analysis.inside.causal_model import (  # noqa: E402
+    PromptedCausalModel,
+    load_causal_model,
+    untrained_causal_model,
+)
 from iclkit.analysis.inside.fine_tuning import compare_fine_tuning  # noqa: E402
 from iclkit.analysis.inside.prompted import Prompts, read  # noqa: E402
 from iclkit.analysis.inside.token_prompts import TokenEpisode, token_prompts  # noqa: E402
@@ -137,6 +143,58 @@ def test_a_model_is_loaded_from_its_folder(kind: str, tmp_path: Path) -> None:
     prompts, _ = token_prompts(episodes())
     torch.testing.assert_close(loaded(prompts.in_context).logits, model(prompts.in_context).logits)
     assert not any(parameter.requires_grad for parameter in loaded.parameters())
+
+
+def test_an_untrained_model_is_a_function_of_its_seed() -> None:
+    state = torch.get_rng_state()
+    model = made("llama").float()
+    one, same, other = (untrained_causal_model(model, seed).lm_head.weight for seed in (1, 1, 2))
+    assert torch.equal(one, same)
+    assert not torch.equal(one, other)
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def write_tokenizer(folder: Path) -> None:
+    """Words "w0" to "w39", which are the tokens 0 to 39."""
+    tokenizers = pytest.importorskip("tokenizers")
+    words = {f"w{token}": token for token in range(VOCABULARY)}
+    tokenizer = tokenizers.Tokenizer(tokenizers.models.WordLevel(words, unk_token="w39"))
+    tokenizer.pre_tokenizer = tokenizers.pre_tokenizers.Whitespace()
+    transformers.PreTrainedTokenizerFast(tokenizer_object=tokenizer).save_pretrained(folder)
+
+
+def test_the_command_reads_tokens_and_text(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder, data, out = tmp_path / "hub", tmp_path / "data.jsonl", tmp_path / "out"
+    made("gpt2").float().save_pretrained(folder)
+    lines = [vars(episode) for episode in episodes((1, 4, 2))]
+    printed = []
+    for text in (False, True):
+        if text:
+            write_tokenizer(folder)
+            for line in lines:
+                line["demonstrations"] = [" ".join(f"w{t}" for t in shown) for shown in line["demonstrations"]]
+                line["query"] = " ".join(f"w{t}" for t in line["query"])
+                line["labels"] = [f"w{label}" for label in line["labels"]]
+        data.write_text("".join(json.dumps(line) + "\n" for line in lines))
+        arguments = [
+            "fine-tuning",
+            "--hub",
+            str(folder),
+            "--data",
+            str(data),
+            "--rate",
+            "0.1",
+            "--out",
+            str(out),
+        ]
+        assert cli.main(["fine-tuning", *files, "--rate", "0.1"]) == 0
+        printed.append(capsys.readouterr().out)
+    assert printed[0] == printed[1]
+    assert printed[0].startswith("GPT2LMHeadModel in ")
+    assert (out / "fine-tuning.png").is_file()
+    data.write_text(json.dumps({**lines[0], "label": "w1 w2"}))
+    assert cli.main(["fine-tuning", "--hub", str(folder), "--data", str(data)]) == 2
+    assert "line 1: a label is one token, given 'w1 w2' of 2" in capsys.readouterr().err
 
 
 def prompts_of(model: Any, data: list[TokenEpisode]) -> tuple[PromptedCausalModel, Prompts]:

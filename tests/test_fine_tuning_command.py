@@ -75,6 +75,16 @@ def save_sequences(folder: Path) -> Path:
     return save_model(folder, dataclasses.replace(recipe, name="s"), weights)
 
 
+def test_a_compiled_model(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    model = str(tmp_path / "c")
+    assert cli.main(["compile", "averaging", "--d", "2", "--points", "6", "--out", model]) == 0
+    capsys.readouterr()
+    code, printed, _ = run(capsys, model, "--episodes", "4", "--rate", "0.001", "--no-control")
+    assert code == 0
+    assert "4 episodes of 6 demonstrations" in printed
+    assert "untrained" not in printed
+
+
 def test_mistakes_are_told_in_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     model, densities = small(tmp_path / "m"), save_small_model(tmp_path / "e")
     scaled = save_small_regressor(tmp_path / "r", 3)
