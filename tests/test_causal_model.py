@@ -176,17 +176,7 @@ def test_the_command_reads_tokens_and_text(tmp_path: Path, capsys: pytest.Captur
                 line["query"] = " ".join(f"w{t}" for t in line["query"])
                 line["labels"] = [f"w{label}" for label in line["labels"]]
         data.write_text("".join(json.dumps(line) + "\n" for line in lines))
-        arguments = [
-            "fine-tuning",
-            "--hub",
-            str(folder),
-            "--data",
-            str(data),
-            "--rate",
-            "0.1",
-            "--out",
-            str(out),
-        ]
+        files = ["--hub", str(folder), "--data", str(data), "--out", str(out)]
         assert cli.main(["fine-tuning", *files, "--rate", "0.1"]) == 0
         printed.append(capsys.readouterr().out)
     assert printed[0] == printed[1]
