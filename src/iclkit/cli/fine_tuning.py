@@ -68,7 +68,7 @@ def run(argv: list[str]) -> None:
         "query and label, as token ids or text",
     )
     parser.add_argument(
-        "--rate", type=float, help="learning rate of the fine-tuning (default: the best of 0.00001 to 1)"
+        "--rate", type=float, help="learning rate of the fine-tuning (default: the best of 0.00001 to 10)"
     )
     parser.add_argument(
         "--no-control",

@@ -28,7 +28,7 @@ from iclkit.analysis.table import Table
 from iclkit.errors import UserError
 
 # Learning rates that are tried where none is given.
-RATES = (1e-5, 0.001, 0.01, 0.03, 0.1, 0.3, 1.0)
+RATES = (1e-5, 0.001, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
 # On how many episodes, at most: squared errors have long tails.
 _TRIED = 256
 # Numbers that may move at a time: each episode trains weights of its own.
@@ -120,14 +120,16 @@ class FineTuningComparison:
 
     @property
     def verdict(self) -> str:
-        """Rec2FTP in words."""
-        learned = self.right["fine-tuned"] & ~self.right["zero-shot"]
+        """Rec2FTP in words, and what it would be if the context knew nothing of the fine-tuning."""
+        missed = ~self.right["zero-shot"]
+        learned = self.right["fine-tuned"] & missed
         if not learned.any():
             return "Rec2FTP is not defined: fine-tuning sets no query right"
         found = self.rec2ftp
         return (
             f"Rec2FTP {float(found.mean):.3f} [{float(found.low):.3f}, {float(found.high):.3f}]: of the "
-            f"{int(learned.sum())} queries that fine-tuning sets right, so many are right in context"
+            f"{int(learned.sum())} queries that fine-tuning sets right, so many are right in context; of all "
+            f"that are wrong alone, {float(self.right['in context'][missed].double().mean()):.3f} are"
         )
 
     @property
