@@ -15,7 +15,8 @@ from torch.nn import functional as F
 import iclkit
 from iclkit.analysis.inside.activations import untrained
 from iclkit.analysis.inside.descent_case import DescentCase
-from iclkit.analysis.inside.fine_tuning import FineTuningComparison, compare_fine_tuning
+from iclkit.analysis.inside.fine_tuning import compare_fine_tuning
+from iclkit.analysis.inside.fine_tuning_comparison import FineTuningComparison
 from iclkit.analysis.inside.fine_tuning_scores import cosine, shuffled_sim_aou
 from iclkit.analysis.inside.prompted import Prompted, Prompts, fine_tune, read
 from iclkit.analysis.inside.prompted_networks import PromptedRegressor

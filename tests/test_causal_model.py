@@ -206,7 +206,9 @@ def test_mistakes_are_told(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="66 tokens"):
         prompted.check(prompts)
     with pytest.raises(UserError, match="neither modules k_proj"):
-        PromptedCausalModel(_Other(), torch.arange(2))
+        PromptedCausalModel(_Other().eval(), torch.arange(2))
+    with pytest.raises(UserError, match="in training mode"):
+        PromptedCausalModel(made("gpt2").train(), torch.arange(2))
     windowed = made("llama")
     windowed.config.layer_types = ["full_attention", "sliding_attention"]
     with pytest.raises(UserError, match="sliding_attention"):

@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from iclkit.analysis.inside.descent_case import DescentCase
-from iclkit.analysis.inside.fine_tuning import SETTINGS, compare_fine_tuning
+from iclkit.analysis.inside.fine_tuning import compare_fine_tuning
+from iclkit.analysis.inside.fine_tuning_comparison import SETTINGS
 from iclkit.analysis.inside.fine_tuning_scores import (
     attention_in_context,
     attention_to_training,
@@ -383,6 +384,9 @@ def test_mistakes_are_told() -> None:
     with pytest.raises(UserError, match="no episodes"):
         compare_fine_tuning(prompted, prompts.part(0, 0), 0.1)
     alone = PromptedRegressor(gradient_descent(3, 8), 0.5)
+    control = alone, alone.prompts(normal(2, 5, 3), normal(2, 5))
+    with pytest.raises(UserError, match=r"of the control, fine-tuning moves nothing.*--no-control"):
+        compare_fine_tuning(prompted, prompts, 0.1, control=control)
     with pytest.raises(UserError, match="moves nothing"):
         compare_fine_tuning(alone, alone.prompts(normal(2, 5, 3), normal(2, 5)), 0.1)
     with pytest.raises(UserError, match="label for each"):

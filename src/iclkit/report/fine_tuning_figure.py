@@ -11,7 +11,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from iclkit.analysis.inside.fine_tuning import FineTuningComparison
+from iclkit.analysis.inside.fine_tuning_comparison import FineTuningComparison
 from iclkit.report.figures import INK
 
 _DPI = 160

@@ -45,6 +45,8 @@ class PromptedCausalModel(Prompted):
     """
 
     def __init__(self, model: Any, choices: Int[Tensor, " O"]) -> None:
+        if model.training:
+            raise UserError("the model is in training mode and drops units at random; call model.eval()")
         self.model, self.choices = model, choices
         windows = set(getattr(model.config, "layer_types", None) or ["full_attention"])
         if windows != {"full_attention"}:

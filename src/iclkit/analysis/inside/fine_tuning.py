@@ -1,30 +1,28 @@
 """Is learning in context like fine-tuning? Both on the same demonstrations, compared layer by layer.
 
-Shape letters: B episodes, L layers, N demonstrations.
+Shape letters: B episodes.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor
 
+from iclkit.analysis.inside.fine_tuning_comparison import SETTINGS, FineTuningComparison
 from iclkit.analysis.inside.fine_tuning_scores import (
     attention_in_context,
     attention_to_training,
     kendall,
     random_sim_aou,
-    rec2ftp,
     sim_am,
     sim_aou,
 )
 from iclkit.analysis.inside.prompted import QUERY, Prompted, Prompts, Seen, Tuned, fine_tune, read
-from iclkit.analysis.intervals import Curve, Interval, cell
-from iclkit.analysis.table import Table
+from iclkit.analysis.intervals import Curve
 from iclkit.errors import UserError
 
 # Learning rates that are tried where none is given.
@@ -33,144 +31,6 @@ RATES = (1e-5, 0.001, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
 _TRIED = 256
 # Numbers that may move at a time: each episode trains weights of its own.
 _NUMBERS = 1 << 25
-
-SETTINGS = ("zero-shot", "in context", "fine-tuned")
-
-
-@dataclass(frozen=True)
-class FineTuningComparison:
-    """What `compare_fine_tuning` found; curves have a column for each layer with attention, from the first.
-
-    Args:
-        layers: Their names.
-        rate: The learning rate of the fine-tuning.
-        losses: The loss of each query, by setting (`SETTINGS`).
-        right: Whether it was answered rightly.
-        sim_aou: Similarity of the updates of attention outputs.
-        random_sim_aou: That of the update in context with a random one, N(0, 1).
-        sim_am_before: Similarity of the scores in context to those of the network as it was.
-        sim_am: To those of the fine-tuned one.
-        kendall: Rank correlation of the attention to demonstrations in context with that to training examples.
-        random_kendall: With a random order.
-        query_tokens: Tokens of a query. Of a single one, `sim_am` tells signs alone.
-        control: The same of a network of the same shape that was never trained; None if there is none.
-    """
-
-    layers: tuple[str, ...]
-    rate: float
-    losses: dict[str, Float[Tensor, " B"]]
-    right: dict[str, Bool[Tensor, " B"]]
-    sim_aou: Curve
-    random_sim_aou: Curve
-    sim_am_before: Curve
-    sim_am: Curve
-    kendall: Curve
-    random_kendall: Curve
-    query_tokens: int
-    control: FineTuningComparison | None = None
-
-    @property
-    def rec2ftp(self) -> Interval:
-        """Of the queries that fine-tuning sets right, the share that the context sets right."""
-        zero_shot, in_context, fine_tuned = (self.right[setting] for setting in SETTINGS)
-        return rec2ftp(zero_shot, in_context, fine_tuned)
-
-    @property
-    def curves(self) -> dict[str, Curve]:
-        """All measures that have a value in each layer, by the names of the table's columns."""
-        return {
-            "SimAOU": self.sim_aou,
-            "random update": self.random_sim_aou,
-            "SimAM before": self.sim_am_before,
-            "SimAM after": self.sim_am,
-            "Kendall": self.kendall,
-            "random order": self.random_kendall,
-        }
-
-    def tables(self) -> dict[str, Table]:
-        """By title: the answers, and the measures with their 95 % intervals in each layer and in all."""
-        return {
-            "answers": self.answers(),
-            "updates of attention outputs": self._table("SimAOU", "random update"),
-            "order of demonstrations": self._table("Kendall", "random order"),
-            "scores within the query": self._table("SimAM after", "SimAM before"),
-        }
-
-    def _table(self, measure: str, beside: str) -> Table:
-        """A measure, the same in the control, and what it is compared with."""
-        chosen = {measure: self.curves[measure]}
-        if self.control is not None:
-            chosen["untrained"] = self.control.curves[measure]
-        chosen[beside] = self.curves[beside]
-        rows = []
-        for index, layer in enumerate(self.layers):
-            rows.append([layer, *(_cell(curve.interval()[index]) for curve in chosen.values())])
-        if len(rows) > 1:
-            rows.append(["all layers", *(_cell(curve.overall()) for curve in chosen.values())])
-        return Table(["layer", *chosen], rows)
-
-    def answers(self) -> Table:
-        """Loss and share of right answers in each setting."""
-        rows = []
-        for setting in SETTINGS:
-            found = torch.stack([self.losses[setting].double(), self.right[setting].double()], 1)
-            interval = Curve((0, 1), found).interval()
-            rows.append([setting, cell(interval[0]), cell(interval[1])])
-        return Table(["setting", "loss", "right"], rows)
-
-    @property
-    def verdict(self) -> str:
-        """Rec2FTP in words, and what it would be if the context knew nothing of the fine-tuning."""
-        missed = ~self.right["zero-shot"]
-        learned = self.right["fine-tuned"] & missed
-        if not learned.any():
-            return "Rec2FTP is not defined: fine-tuning sets no query right"
-        found = self.rec2ftp
-        return (
-            f"Rec2FTP {float(found.mean):.3f} [{float(found.low):.3f}, {float(found.high):.3f}]: of the "
-            f"{int(learned.sum())} queries that fine-tuning sets right, so many are right in context; of all "
-            f"that are wrong alone, {float(self.right['in context'][missed].double().mean()):.3f} are"
-        )
-
-    @property
-    def notes(self) -> list[str]:
-        """What the table cannot say by itself."""
-        found = []
-        if self.query_tokens == 1:
-            found.append(
-                "A query is one token, whose scores have no direction but their signs: SimAM compares signs."
-            )
-        shown = {setting: float(self.losses[setting].double().mean()) for setting in SETTINGS}
-        if shown["fine-tuned"] > shown["zero-shot"]:
-            found.append("Fine-tuning made the loss of the queries larger; what is similar to it says little.")
-        if self.control is not None:
-            own, other = self.sim_aou.overall(), self.control.sim_aou.overall()
-            if float(own.mean) <= float(other.high):
-                found.append(
-                    "SimAOU of an untrained network of this shape is no smaller: it tells nothing of training."
-                )
-        return found
-
-    def to_json(self) -> str:
-        """All means and intervals."""
-        return json.dumps(self._numbers(), indent=2)
-
-    def _numbers(self) -> dict[str, object]:
-
-        def numbers(interval: Interval) -> dict[str, object]:
-            found = {"mean": interval.mean, "low": interval.low, "high": interval.high}
-            return {name: _plain(value) for name, value in found.items()}
-
-        found: dict[str, object] = {
-            "layers": self.layers,
-            "episodes": len(self.losses[SETTINGS[0]]),
-            "rate": self.rate,
-            "rec2ftp": numbers(self.rec2ftp),
-            "loss": {name: float(values.double().mean()) for name, values in self.losses.items()},
-            "right": {name: float(values.double().mean()) for name, values in self.right.items()},
-            "by layer": {name: numbers(curve.interval()) for name, curve in self.curves.items()},
-        }
-        return found if self.control is None else {**found, "untrained": self.control._numbers()}
 
 
 def compare_fine_tuning(
@@ -195,7 +55,7 @@ def compare_fine_tuning(
         seed: Seed of the random updates and orders that serve as baselines.
         rates: Learning rates to try.
         control: A network of the same shape that was never trained, and the same episodes as its prompts, to be
-            compared in the same way. Both updates of any network go through the same matrices, which alone
+            compared at the same rate. Both updates of any network go through the same matrices, which alone
             makes them similar (Deutch et al. 2023, "In-context learning and gradient descent revisited").
 
     Returns:
@@ -211,9 +71,9 @@ def compare_fine_tuning(
     for given in [*rates] if rate is None else [rate]:
         if not 0 < given < float("inf"):
             raise UserError(f"rate must be positive, given {given}")
-    beside = None if control is None else compare_fine_tuning(*control, rate, seed, rates)
     if rate is None:
         rate = _best_rate(network, prompts, rates)
+    beside = None if control is None else _compare_control(control, rate, seed)
     generator = torch.Generator().manual_seed(seed)
     parts = [_compare(network, part, rate, generator) for part in _parts(network, prompts)]
     measures = {name: torch.cat([part.measures[name] for part in parts]) for name in parts[0].measures}
@@ -227,6 +87,13 @@ def compare_fine_tuning(
         query_tokens=prompts.query_tokens,
         control=beside,
     )
+
+
+def _compare_control(control: tuple[Prompted, Prompts], rate: float, seed: int) -> FineTuningComparison:
+    try:
+        return compare_fine_tuning(*control, rate, seed)
+    except UserError as error:
+        raise UserError(f"of the control, {error}; or leave it out (control=None, --no-control)") from None
 
 
 @dataclass(frozen=True)
@@ -308,13 +175,3 @@ def _check_tuned(network: Prompted, tuned: Tuned, rate: float) -> None:
 def _parts(network: Prompted, prompts: Prompts) -> list[Prompts]:
     size = max(1, _NUMBERS // network.size)
     return [prompts.part(begin, begin + size) for begin in range(0, len(prompts), size)]
-
-
-def _cell(interval: Interval) -> str:
-    return f"{float(interval.mean):.2f} ± {float(interval.half_width):.2f}"
-
-
-def _plain(value: Tensor) -> object:
-    # JSON has no NaN.
-    found = value.tolist()
-    return None if isinstance(found, float) and found != found else found

@@ -94,8 +94,8 @@ class PromptedRegressor(_PromptedTransformer):
                 f"x must have shape [episodes, 2 or more, {self.regressor.dim}], the last being the query, and "
                 f"y a number for each, given {list(x.shape)} and {list(y.shape)}"
             )
-        dtype, tokens = next(self.regressor.parameters()).dtype, self.regressor.tokens
-        x, y = x.to(dtype), y.to(dtype)
+        tokens, weight = self.regressor.tokens, next(self.regressor.parameters())
+        x, y = x.to(weight), y.to(weight)
         count = x.shape[1] - 1
         if count > self.regressor.max_points:
             raise UserError(
@@ -125,9 +125,10 @@ class PromptedRegressor(_PromptedTransformer):
 
     def run(self, weights: Weights, prompt: Float[Tensor, "T W"]) -> Seen:
         """See `Prompted`. The last token is the query; those before are its context."""
-        place = torch.arange(len(prompt) - 1)
-        context = place <= place[:, None] if self.regressor.causal else torch.ones(len(place), len(place)) > 0
-        mask = Mask.with_queries(context, torch.ones(1, len(place)) > 0, self.regressor.own, prompt.dtype)
+        place = torch.arange(len(prompt) - 1, device=prompt.device)
+        everything = torch.ones_like(place, dtype=torch.bool)[None]
+        context = place <= place[:, None] if self.regressor.causal else everything.expand(len(place), -1)
+        mask = Mask.with_queries(context, everything, self.regressor.own, prompt.dtype)
         hidden, seen = self._run(weights, prompt[None], mask)
         said = self.regressor._read(hidden)[0, 0]
         if self.regressor.components:
