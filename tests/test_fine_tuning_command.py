@@ -60,7 +60,7 @@ def test_a_model_of_sequences(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     assert "pairs of random tokens; 5 episodes of 3 demonstrations" in printed
     data = tmp_path / "d.jsonl"
     data.write_text(f"{json.dumps(EPISODE)}\n{json.dumps(EPISODE)}\n")
-    code, printed, _ = run(capsys, str(model), "--data", str(data), "--rate", "0.1")
+    code, printed, _ = run(capsys, str(model), "--data", str(data), "--rate", "0.1", "--no-control")
     assert code == 0
     assert "2 episodes of 2 demonstrations" in printed
 
@@ -79,7 +79,7 @@ def test_a_compiled_model(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
     model = str(tmp_path / "c")
     assert cli.main(["compile", "averaging", "--d", "2", "--points", "6", "--out", model]) == 0
     capsys.readouterr()
-    code, printed, _ = run(capsys, model, "--episodes", "4", "--rate", "0.001", "--no-control")
+    code, printed, _ = run(capsys, model, "--episodes", "4", "--rate", "0.001")
     assert code == 0
     assert "4 episodes of 6 demonstrations" in printed
     assert "untrained" not in printed

@@ -29,7 +29,7 @@ class _Case(NamedTuple):
     network: Prompted
     prompts: Prompts
     title: str
-    untrained: tuple[Prompted, Prompts]
+    untrained: tuple[Prompted, Prompts] | None
 
 
 def run(argv: list[str]) -> None:
@@ -190,7 +190,9 @@ def _from_regression(given: argparse.Namespace, learner: Any) -> _Case:
     network = PromptedRegressor(learner.network, tolerance)
     title = f"{given.model} on {written(task)}; right is a squared error up to {tolerance:.3g}"
     fresh = PromptedRegressor(cast("InContextRegressor", untrained(learner.network, given.seed)), tolerance)
-    return _Case(network, network.prompts(x, y), title, (fresh, fresh.prompts(x, y)))
+    # What was made by hand has no untrained self.
+    control = None if learner.task is None else (fresh, fresh.prompts(x, y))
+    return _Case(network, network.prompts(x, y), title, control)
 
 
 def _from_sequences(given: argparse.Namespace, network: Any) -> _Case:

@@ -93,7 +93,7 @@ def _compare_control(control: tuple[Prompted, Prompts], rate: float, seed: int) 
     try:
         return compare_fine_tuning(*control, rate, seed)
     except UserError as error:
-        raise UserError(f"of the control, {error}; or leave it out (control=None, --no-control)") from None
+        raise UserError(f"of the control, {error}, or leave it out (control=None, --no-control)") from None
 
 
 @dataclass(frozen=True)
@@ -158,7 +158,8 @@ def _best_rate(network: Prompted, prompts: Prompts, rates: Sequence[float]) -> f
         losses.append(float(torch.cat(parts).double().mean()))
     finite = {rate: loss for rate, loss in zip(rates, losses, strict=True) if loss < float("inf")}
     if not finite:
-        raise UserError(f"fine-tuning diverges at every rate that was tried, {min(rates):g} to {max(rates):g}")
+        tried = f"{min(rates):g} to {max(rates):g}"
+        raise UserError(f"fine-tuning diverges at every rate that was tried, {tried}; give a smaller rate")
     return min(finite, key=lambda rate: finite[rate])
 
 
