@@ -64,6 +64,10 @@ class LinearDual:
     gradients: Float[Tensor, " updates"]
     bias: Float[Tensor, " O"] | None = None
 
+    def __repr__(self) -> str:
+        outputs, inputs = self.initial.shape
+        return f"LinearDual({inputs} to {outputs}: {len(self.keys)} rows of {len(self.gradients)} updates)"
+
     @property
     def weight(self) -> Float[Tensor, "O I"]:
         """W_T, put together again."""
