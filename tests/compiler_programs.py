@@ -63,6 +63,11 @@ def nested_loops(dim: int, points: int) -> Program:
     )
 
 
+def unread_start(dim: int, points: int) -> Program:
+    """A start value that is written over before anybody reads it, in rows that hold y until then."""
+    return Program("unread", dim, points, [Mul("s", "y", "y", ",->"), Mov("s", "s", Pairs())], {"s": 3.0}, "s")
+
+
 CASES: dict[str, Case] = {
     "averaging": Case(programs.averaging, Averaging()),
     "gradient-descent": Case(lambda d, n: programs.gradient_descent(d, n, 4, 0.3), GradientDescent(4, 0.3)),
@@ -73,6 +78,7 @@ CASES: dict[str, Case] = {
     "nearest-neighbor": Case(programs.nearest_neighbor, NearestNeighbors(1), choice=True),
     "raw": Case(centred_average),
     "nested": Case(nested_loops),
+    "unread-start": Case(unread_start),
 }
 SMOOTH = [name for name, case in CASES.items() if not case.choice]
 

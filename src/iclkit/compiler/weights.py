@@ -129,8 +129,10 @@ def _embedding(plan: Plan, target: Target) -> dict[str, Array]:
         if name in plan.registers:
             linear[list(plan.registers[name]), list(columns)] = 1.0
     at_first = np.zeros(width)
+    # A start that nobody reads has no rows of its own at first: others may hold what is needed there.
+    needed = plan.blocks[plan.order[0]].live[0]
     for name, value in program.initial.items():
-        if name in plan.registers:
+        if name in needed:
             at_first[list(plan.registers[name])] = value.ravel()
     start, flag = at_first.copy(), np.zeros(width)
     place, square, kind = plan.codes
