@@ -27,6 +27,7 @@ from iclkit.learners import GradientDescent, LeastSquares, MixtureFilter, bayes
 from iclkit.networks import Hooked
 from iclkit.regression import InContextRegressor
 from iclkit.report.probe_figure import probe_figure
+from iclkit.sequences import TokenTransformer
 from iclkit.tasks import BroadMixtures, ConjugateMixtures, GaussianMixtures, LinearRegression
 from iclkit.training import recipe_named
 from small_models import save_small_model, save_small_regressor
@@ -424,6 +425,7 @@ class _Bare(Hooked):
             {},
             "cannot be run on",
         ),
+        (TokenTransformer(), LinearRegression(dim=3), {}, "TokenTransformer does not take points"),
         (regressor(), LinearRegression(dim=3), {"prefixes": [0]}, "prefixes must lie in 1..8"),
         (regressor(), LinearRegression(dim=3), {"prefixes": [9]}, "prefixes must lie in 1..8"),
         (regressor(), LinearRegression(dim=3), {"readout": "liner"}, "did you mean 'linear'"),
@@ -547,7 +549,10 @@ def test_the_command_takes_energies(tmp_path: Path, capsys: pytest.CaptureFixtur
         ("linear --targets count", "unknown target 'count'"),
         ("linear --prefixes 41", "prefixes must lie in 1..40"),
         ("linear --task LinearRegression(dim=4)", "dim 4, the network takes 8"),
+        ("linear --layers ²", "unknown hook point '²'"),
         ("linear --steps 0", "--steps must be at least 1"),
+        ("linear --episodes 1", "--episodes must be at least 2"),
+        ("linear --control energy-mixtures", "unknown hook point 'blocks."),
         ("linear --control nothing", "unknown model 'nothing'"),
         ("linear --layer 3", "unknown option '--layer'; did you mean '--layers'"),
     ],

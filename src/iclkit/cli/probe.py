@@ -14,7 +14,6 @@ from iclkit.errors import UserError
 
 if TYPE_CHECKING:
     from iclkit.learners.trained_regression import TrainedRegressor
-    from iclkit.networks import Hooked
 
 SIGN = "probe.json"
 _CONTROL, _NONE = "control", "none"
@@ -58,12 +57,14 @@ def run(argv: list[str]) -> None:
     )
     parser.add_argument("--force", action="store_true", help="write into a folder that holds other things")
     given = parser.parse(argv)
-    if given.steps is not None and given.steps < 1:
-        raise UserError(f"--steps must be at least 1, given {given.steps}")
+    for name, least in (("steps", 1), ("episodes", 2)):
+        if (value := getattr(given, name)) is not None and value < least:
+            raise UserError(f"--{name} must be at least {least}, given {value}")
     check_options(given, SIGN)
 
     from iclkit.analysis import probe
     from iclkit.analysis.inside.probe_training import READOUTS, Schedule
+    from iclkit.training.models import load
 
     model, task = _model_and_task(given)
     settings: dict[str, Any] = {
@@ -75,11 +76,13 @@ def run(argv: list[str]) -> None:
         "seed": given.seed,
     }
     schedule = Schedule() if given.steps is None else Schedule(steps=given.steps)
-    if _trains_control(given, model):
-        # A mistake in the arguments is told before the control is trained.
-        probe(model, task, **settings, episodes=16, held_out=16, schedule=Schedule(steps=1, hidden=8))
-    control = _control(given, model)
-    beside = {} if control is None else {_CONTROL: control}
+    named = None if given.control in (None, _NONE) else load(given.control)
+    beside: dict[str, Any] = {} if named is None else {_CONTROL: named}
+    # A mistake in the arguments is told before a control or probes are trained.
+    trial = Schedule(steps=1, hidden=8)
+    probe(model, task, **settings, beside=beside, episodes=16, held_out=16, schedule=trial)
+    if given.control is None:
+        beside = _control(model)
     found = probe(model, task, **settings, beside=beside, episodes=given.episodes, schedule=schedule)
     tables = found.tables()
     show(tables)
@@ -112,26 +115,21 @@ def _model_and_task(given: argparse.Namespace) -> tuple[Any, Any]:
 
 
 def _layer(text: str) -> int | str:
-    return int(text) if text.lstrip("-").isdigit() else text
+    try:
+        return int(text)
+    except ValueError:
+        return text
 
 
-def _trains_control(given: argparse.Namespace, model: Any) -> bool:
-    """Whether a control is to be trained: none was named, and the network is no compiled program."""
+def _control(model: Any) -> dict[str, Any]:
+    """A control of the network's shape, trained now; none of a compiled program or a network of densities."""
     from iclkit.regression import InContextRegressor
 
     network = model.network
-    trainable = isinstance(network, InContextRegressor) and network.arguments["layout"] is None
-    return given.control is None and trainable
-
-
-def _control(given: argparse.Namespace, model: Any) -> TrainedRegressor | Hooked | None:
-    from iclkit.training.models import load
-
-    if _trains_control(given, model):
-        return _trained_control(model)
-    if given.control is None:
-        output.note("no control is known for this model; the untrained network stands beside it alone")
-    return None if given.control in (None, _NONE) else load(given.control)
+    if isinstance(network, InContextRegressor) and network.arguments["layout"] is None:
+        return {_CONTROL: _trained_control(model)}
+    output.note("no control is known for this model; the untrained network stands beside it alone")
+    return {}
 
 
 def _trained_control(model: TrainedRegressor) -> TrainedRegressor:

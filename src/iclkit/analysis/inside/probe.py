@@ -88,12 +88,17 @@ def probe(
     """
     first = network_of(model)
     task = getattr(model, "task", None) if task is None else task
-    if task is None:
-        raise UserError("the model does not say what it was trained on; give a task")
     if isinstance(task, SequenceTask):
         raise UserError(
             f"probes have targets in tasks of points, given {type(task).__name__}; see iclkit induction"
         )
+    if not hasattr(first, "dim"):
+        raise UserError(
+            f"{type(first).__name__} does not take points; give a model whose network is an InContextRegressor "
+            "or an EnergyTransformer"
+        )
+    if task is None:
+        raise UserError("the model does not say what it was trained on; give a task")
     if task.dim != first.dim:
         raise UserError(f"the task's points have dim {task.dim}, the network takes {first.dim}; give another")
     names = residual_layers(first, layers)
