@@ -601,15 +601,39 @@ def test_a_turned_sign_is_a_scale_too() -> None:
 
 def test_mistakes_in_interpolation() -> None:
     softmax = InContextRegressor(dim=4, width=8, layers=1, heads=2)
+    mixture = InContextRegressor(dim=4, width=8, layers=1, heads=2, components=2)
+    plain: dict[str, Any] = {"dim": 4, "width": 5, "heads": 1, "tokens": "joined", "embedding": "identity"}
     cases: list[tuple[Any, Any, dict[str, Any], str]] = [
         (softmax, InContextRegressor(dim=4, width=8, layers=2, heads=2), {}, "the same weights"),
         (softmax, softmax, {"match": True}, "linear attention alone"),
         (softmax, Ridge(1.0), {}, "given Ridge"),
         (softmax, softmax, {"steps": 1}, "steps must be at least 2"),
+        (softmax, softmax, {"episodes": 0}, "episodes must be at least 1"),
+        (softmax, softmax, {"points": 42}, "contexts of up to 41 pairs, at most 40 are taken"),
+        (mixture, mixture, {}, "this network says densities"),
+        (
+            softmax,
+            InContextRegressor(dim=4, width=8, layers=1, heads=2, attention="kernel"),
+            {},
+            "differ in att",
+        ),
+        (
+            InContextRegressor(**plain),
+            InContextRegressor(**plain, negated=True),
+            {},
+            "the sign of their answers",
+        ),
     ]
     for a, b, options, message in cases:
         with pytest.raises(UserError, match=message):
-            interpolate(a, b, LINEAR, 4, 4, seeded(), **options)
+            interpolate(a, b, LINEAR, **{"points": 4, "episodes": 4, "generator": seeded(), **options})
+
+
+def test_a_line_may_end_in_weights_of_another_type() -> None:
+    a, b = descent(0.6), descent(0.3).double()
+    found = interpolate(a, b, LINEAR, 6, 20, seeded(), steps=3)
+    other = interpolate(a, descent(0.3), LINEAR, 6, 20, seeded(), steps=3)
+    torch.testing.assert_close(found.losses.values, other.losses.values)
 
 
 # Command line and figures

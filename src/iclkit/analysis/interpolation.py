@@ -174,19 +174,26 @@ def interpolate(
         Squared errors. Von Oswald et al. state half of that.
 
     Raises:
-        UserError: Networks of two shapes, or fewer than two steps.
+        UserError: Networks of two shapes, or that differ in more than weights; networks that say densities;
+            longer contexts than they take, no episodes, or fewer than two steps.
 
     Source: von Oswald et al. (2022), figure 2 and appendix A.
     """
     if steps < 2:
         raise UserError(f"steps must be at least 2, both ends of the line, given {steps}")
+    if episodes < 1:
+        raise UserError(f"episodes must be at least 1, given {episodes}")
+    for network in (_network(a), _network(b)):
+        _check_asked(network, points)
     first, second = (match_scale(a, b), merged(_network(b))) if match else (_network(a), _network(b))
     start, end = (
         {name: weight.detach() for name, weight in network.named_parameters()} for network in (first, second)
     )
     _check_shapes(start, end)
+    end = {name: weight.to(start[name]) for name, weight in end.items()}
     weight = next(iter(start.values()))
     x, y = (part.to(weight) for part in task.sample(episodes, points, generator))
+    _check_end(first, second, end, x, y)
     fractions = torch.linspace(0, 1, steps, dtype=torch.float64).tolist()
     losses = []
     with torch.no_grad():
@@ -282,6 +289,34 @@ def _network(value: Any) -> nn.Module:
             f"weights are interpolated of networks or trained learners, given {type(value).__name__}"
         )
     return network
+
+
+def _check_asked(network: nn.Module, points: int) -> None:
+    if getattr(network, "components", 0):
+        raise UserError("the error of a line is of predictions, and this network says densities; give another")
+    limit = getattr(network, "max_points", None)
+    if limit is not None and points > limit + 1:
+        raise UserError(f"{points} points are contexts of up to {points - 1} pairs, at most {limit} are taken")
+
+
+def _check_end(
+    first: nn.Module,
+    second: nn.Module,
+    end: dict[str, Tensor],
+    x: Float[Tensor, "B N d"],
+    y: Float[Tensor, "B N"],
+) -> None:
+    """Refuse a line that does not end at the second network: one whose weights mean something else."""
+    with torch.no_grad():
+        reached = torch.func.functional_call(first, end, (x[:1], y[:1]))
+        like = next(second.parameters())
+        wanted = second(x[:1].to(like), y[:1].to(like)).to(reached)
+    room = 1e-3 * float(wanted.abs().max())  # rounding, also of weights in another type
+    if reached.shape != wanted.shape or not torch.allclose(reached, wanted, rtol=0, atol=room, equal_nan=True):
+        raise UserError(
+            "both networks must compute the same with the same weights; they differ in attention, in how they "
+            "read pairs, or in the sign of their answers"
+        )
 
 
 def _check_shapes(a: dict[str, Float[Tensor, ...]], b: dict[str, Float[Tensor, ...]]) -> None:
