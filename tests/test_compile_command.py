@@ -54,6 +54,8 @@ def test_the_command_writes_model_and_picture(tmp_path: Path, capsys: pytest.Cap
         ("ridge --rate 0.1", "ridge has no --rate; it takes --penalty, --longest"),
         ("averaging --steps 2", "averaging has no --steps; it takes no constants"),
         ("sgd --d 0", "dim must be at least 1"),
+        ("ridge --d -1", "dim must be at least 1"),
+        ("sgd --out new.png --draw new.png", "--out and --draw are both new.png"),
         ("sgd --target best", "unknown target 'best'"),
         ("sgd --scale 0.1", "--scale is of target 'standard'"),
         ("sgd --target standard --scale 0", "scale must lie in [1e-09, 1]"),

@@ -45,6 +45,14 @@ def test_exact_networks_equal_the_interpreter(name: str, dim: int, points: int) 
     assert largest_error(name, dim, points, "exact") < EXACT
 
 
+@pytest.mark.parametrize("size", [1e3, 1e5])
+def test_the_nearest_neighbor_is_found_whatever_the_size_of_inputs(size: float) -> None:
+    program = programs.nearest_neighbor(2, 9)
+    x, y = episodes(2, 9, batch=8)
+    found = TrainedRegressor(compile(program)).predict(size * x, y)
+    torch.testing.assert_close(found, Interpreted(program).predict(size * x, y), rtol=0, atol=EXACT)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", CASES)
 @pytest.mark.parametrize("dim", range(1, 11))
@@ -299,3 +307,19 @@ def test_training_may_start_at_a_compiled_network(tmp_path: Path) -> None:
     assert float((found - expected).square().mean() / expected.square().mean()) < 1e-4
     for name, value in network.state_dict().items():
         torch.testing.assert_close(trainer.network.state_dict()[name], value.float())
+
+
+def test_large_batches_are_predicted_in_parts_unless_somebody_listens(monkeypatch: pytest.MonkeyPatch) -> None:
+    x, y = episodes(3, 6)
+    learner = TrainedRegressor(compile(programs.ridge(3, 6)))
+    whole = learner.predict(x, y)
+    monkeypatch.setattr("iclkit.learners.trained_regression._NUMBERS", 1)
+    given: list[int] = []
+    learner.network.register_forward_pre_hook(lambda network, pairs: given.append(len(pairs[0])))
+    torch.testing.assert_close(learner.predict(x, y), whole, rtol=0, atol=1e-12)
+    assert given == [1] * len(x)
+    seen: list[int] = []
+    with learner.network.hooks({"blocks.0.residual": lambda activation: seen.append(len(activation))}):
+        learner.predict(x, y)
+    assert seen == [len(x)]
+    assert learner.predict(x[:0], y[:0]).shape == y[:0].shape

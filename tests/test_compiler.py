@@ -97,6 +97,23 @@ def test_pairs_and_previous_at_every_column() -> None:
     np.testing.assert_allclose(found["prediction"][0], [0, 1, 1.5, 7 / 3, 0, 1, 1.5, 7 / 3], rtol=1e-15)
 
 
+@pytest.mark.parametrize(
+    ("x", "y", "message"),
+    [
+        ((2, 7, 3), (2, 7), "ridge is for contexts of up to 5 pairs, given 6"),
+        ((2, 4, 2), (2, 4), r"ridge takes x \[episodes, points, 3\].*given \[2, 4, 2\] and \[2, 4\]"),
+        ((2, 4, 3), (2, 5), r"given \[2, 4, 3\] and \[2, 5\]"),
+        ((2, 0, 3), (2, 0), "at least one point"),
+    ],
+)
+def test_the_interpreter_refuses_data_that_a_program_is_not_for(
+    x: tuple[int, ...], y: tuple[int, ...], message: str
+) -> None:
+    """Behind its longest context a loop would have run too seldom, and the answers be wrong."""
+    with pytest.raises(UserError, match=message):
+        Interpreted(programs.ridge(3, 5)).predict(torch.zeros(x), torch.zeros(y))
+
+
 # Ranges
 
 
@@ -175,6 +192,18 @@ REFUSED: dict[str, tuple[Callable[[], Program], str]] = {
     ),
     "loop that never runs": (lambda: program(Loop(0, (Mov("w", "x"),))), "loop 0 ×: it must run at least once"),
     "loop without statements": (lambda: program(Loop(2, ())), "loop 2 ×: it has no statements"),
+    "start that is empty": (
+        lambda: program(start={"w": np.zeros(0)}),
+        "w must start with finite numbers, at least one",
+    ),
+    "coefficient that is no number": (
+        lambda: program(Aff("s", {"x": math.nan})),
+        "aff s .*: the coefficient of x must be finite",
+    ),
+    "constant without end": (
+        lambda: program(Aff("s", {"x": 1}, math.inf)),
+        "aff s .*: the constant must be finite",
+    ),
     "start that is no number": (lambda: program(start={"w": math.nan}), "w must start with finite numbers"),
     "promises that exclude each other": (
         lambda: program(Div("q", "x", "y", least=2, most=1)),
@@ -223,6 +252,9 @@ def test_what_a_target_lacks_is_refused(monkeypatch: pytest.MonkeyPatch) -> None
     ("make", "message"),
     [
         (lambda: programs.sgd(2, 4, rate=0.0), "rate must be positive"),
+        (lambda: programs.sgd(-1, 4), "dim must be at least 1"),
+        (lambda: programs.ridge(-1, 4), "dim must be at least 1"),
+        (lambda: programs.gradient_descent(-1, 4), "dim must be at least 1"),
         (lambda: programs.sgd(2, 4, weight_decay=-1.0), "weight_decay must not be negative"),
         (lambda: programs.sgd(2, 4, steps=5), "steps must lie in 1..4"),
         (lambda: programs.ridge(2, 4, 0.0), "penalty must be positive"),

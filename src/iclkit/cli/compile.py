@@ -96,6 +96,8 @@ def _parser() -> Parser:
 
 
 def _check_files(given: Namespace) -> None:
+    if given.draw is not None and given.draw == given.out:
+        raise UserError(f"--out and --draw are both {given.out}; name a folder and a file")
     if given.draw is not None:
         check_picture(given.draw)
         output.check(given.draw, given.force, [])

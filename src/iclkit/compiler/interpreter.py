@@ -37,10 +37,19 @@ def interpret(program: Program, x: Float[Array, "B N d"], y: Float[Array, "B N"]
         the last, the N others the queries, of which number n has the pairs before n.
 
     Raises:
-        UserError: A program that makes no sense.
+        UserError: A program that makes no sense; data of another shape, or longer contexts than it is for.
     """
     validate(program)
     x, y = np.asarray(x, float), np.asarray(y, float)
+    if x.ndim != 3 or x.shape[2] != program.dim or y.shape != x.shape[:2] or not y.shape[1]:
+        raise UserError(
+            f"{program.name} takes x [episodes, points, {program.dim}] and a y for each, at least one point, "
+            f"given {list(x.shape)} and {list(y.shape)}"
+        )
+    if y.shape[1] > program.points + 1:
+        raise UserError(
+            f"{program.name} is for contexts of up to {program.points} pairs, given {y.shape[1] - 1}"
+        )
     nothing = np.zeros_like(y)
     state = {
         "x": np.concatenate([np.zeros_like(x[:, :1]), x[:, :-1], x], 1),
@@ -76,10 +85,8 @@ class Interpreted:
             y: Targets; the last is not looked at.
 
         Raises:
-            UserError: Inputs of another dimension than the program's.
+            UserError: As `interpret`.
         """
-        if x.shape[-1] != self.program.dim:
-            raise UserError(f"{self.program.name} takes inputs of dim {self.program.dim}, given {x.shape[-1]}")
         registers = interpret(self.program, x.double().cpu().numpy(), y.double().cpu().numpy())
         return torch.from_numpy(registers[self.program.output][:, x.shape[1] :]).to(y)
 

@@ -192,8 +192,12 @@ class Aff(Operation):
 
     def shape(self, shapes: Mapping[str, Shape]) -> Shape:
         found = self.to
+        if not np.isfinite(np.asarray(self.constant, float)).all():
+            raise UserError("the constant must be finite, given NaN or infinite numbers")
         for name, value in self.terms.items():
             matrix = np.asarray(value, float)
+            if not np.isfinite(matrix).all():
+                raise UserError(f"the coefficient of {name} must be finite, given NaN or infinite numbers")
             if matrix.ndim == 0:
                 own = shapes[name]
             elif matrix.ndim == 2 and matrix.shape[1] == prod(shapes[name]):

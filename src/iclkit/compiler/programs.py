@@ -13,6 +13,7 @@ from math import sqrt
 
 import numpy as np
 
+from iclkit.compiler.linear_attention import check_sizes
 from iclkit.compiler.operations import Aff, Div, Loop, Mov, Mul
 from iclkit.compiler.program import Program
 from iclkit.compiler.where import Largest, Pairs, Previous
@@ -54,10 +55,11 @@ def sgd(
         steps: How many of the latest pairs are used, a step for each; all if None.
 
     Raises:
-        UserError: A rate that is not positive, a negative decay, or fewer than one step.
+        UserError: Sizes below one, a rate that is not positive, a negative decay, or fewer than one step.
 
     Source: Akyürek et al. (2022), theorem 1.
     """
+    check_sizes(dim, points)
     _check_positive("rate", rate)
     _check_not_negative("weight_decay", weight_decay)
     if steps is not None and not 1 <= steps <= points:
@@ -87,8 +89,9 @@ def gradient_descent(dim: int, points: int, steps: int = 1, rate: float = 0.5) -
         rate: η.
 
     Raises:
-        UserError: A rate that is not positive, or fewer than one step.
+        UserError: Sizes below one, a rate that is not positive, or fewer than one step.
     """
+    check_sizes(dim, points)
     _check_positive("rate", rate)
     if steps < 1:
         raise UserError(f"steps must be at least 1, given {steps}")
@@ -129,10 +132,11 @@ def ridge(dim: int, points: int, penalty: float = 0.1, longest: float | None = N
             + xᵀP x on [λ, λ + longest]. If None, d + 6 √(2d) + 8, which a normal x rarely exceeds.
 
     Raises:
-        UserError: A penalty or a length that is not positive.
+        UserError: Sizes below one, a penalty or a length that is not positive.
 
     Source: Akyürek et al. (2022), theorem 2, for one example; for all of them as above.
     """
+    check_sizes(dim, points)
     _check_positive("penalty", penalty)
     reach = dim + 6 * sqrt(2 * dim) + 8 if longest is None else longest
     _check_positive("longest", reach)

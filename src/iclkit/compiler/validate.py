@@ -39,8 +39,8 @@ def validate(program: Program, target: str | None = None) -> dict[str, Shape]:
     for name, value in program.initial.items():
         if name in ("x", "y"):
             raise UserError(f"{program.name}: {name} holds the data and cannot start with another value")
-        if not np.isfinite(value).all():
-            raise UserError(f"{program.name}: {name} must start with finite numbers")
+        if not value.size or not np.isfinite(value).all():
+            raise UserError(f"{program.name}: {name} must start with finite numbers, at least one")
     shapes = dict(program.inputs)
     _walk(program, program.body, shapes, loop=None)
     if program.output not in shapes:

@@ -32,8 +32,9 @@ from iclkit.networks import Layout
 from iclkit.regression import InContextRegressor
 
 Array = NDArray[np.float64]
-# By how much the kind of a column counts more than what `Largest` compares.
-_MUCH = 1e6
+# By how much the kind of a column counts more than what `Largest` compares. Pairs have the kind 0, so that
+# nothing is lost to rounding; and it is finite in float32 too.
+_MUCH = 1e30
 # Narrower heads gain nothing.
 _LEAST_HEAD = 4
 PAIR, START, QUERY = 0.0, -1.0, -2.0

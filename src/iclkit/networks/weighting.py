@@ -109,7 +109,8 @@ class Hard(Weighting):
     def weights(self, scores, hidden, counts):
         if not scores.shape[-1]:
             return scores
-        scores = scores.masked_fill(hidden, HIDDEN)
+        # Not as small as HIDDEN alone, which scores that nobody divides by anything may be below.
+        scores = scores.masked_fill(hidden, -math.inf)
         largest = scores.amax(-1, keepdim=True)
         # Equal keys need not have equal scores to the last digit: products of matrices add up in blocks.
         chosen = scores >= largest - _ROUNDING * torch.finfo(scores.dtype).eps * largest.abs()
