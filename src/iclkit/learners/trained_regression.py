@@ -21,6 +21,9 @@ from iclkit.tasks import RegressionTask
 
 # Tokens that a standardised learner builds at a time: each prefix has its own units, so its own copy.
 _TOKENS = 65_536
+# Numbers of a residual stream that a processor works on at a time. Larger ones leave its caches, and for each
+# layer pages of memory are asked for anew: twice to three times the time.
+_NUMBERS = 2**18
 
 
 @dataclass(frozen=True)
@@ -97,11 +100,19 @@ class TrainedRegressor(RegressionLearner):
         """What the network says of every y_n."""
         self._check_device(x)
         if not self.standardise:
-            return _Said(self.network(self._padded(x).to(self._dtype), y.to(self._dtype)))
+            return _Said(self._in_parts(self._padded(x).to(self._dtype), y.to(self._dtype)))
         said = self._in_units(x[:, :-1], y[:, :-1], x[:, :, None], torch.arange(x.shape[1], device=x.device))
         assert said.units is not None
         mean, std = said.units
         return _Said(said.outputs[:, :, 0], (mean[..., 0], std[..., 0]))
+
+    def _in_parts(self, x: Float[Tensor, "B N d"], y: Float[Tensor, "B N"]) -> Float[Tensor, "B N outputs"]:
+        """The outputs, from some episodes at a time unless somebody listens, for hooks see whole batches."""
+        if x.device.type != "cpu" or self.network.listening:
+            return self.network(x, y)
+        size = max(1, _NUMBERS // (max(1, x.shape[1]) * self.network.tokens.width))
+        parts = zip(x.split(size), y.split(size), strict=True)
+        return torch.cat([self.network(*part) for part in parts])
 
     def _answer(self, x: Tensor, y: Tensor, queries: Tensor, prefixes: list[int]) -> _Said:
         """What the network says at queries [B, P, K, d] after their prefixes."""
