@@ -10,7 +10,7 @@ BIN := $(VENV)/bin
 PIP_FLAGS ?=
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help demo test test-all check format bench bench-regression bench-compiler clean
+.PHONY: help demo test test-all check format bench bench-regression bench-compiler bench-inside clean
 
 help:
 	@echo "make demo      write demo/report.html: landscapes, samples and tables of the shipped models"
@@ -21,6 +21,7 @@ help:
 	@echo "make bench     measure the speeds of energies that README.md states"
 	@echo "make bench-regression  measure what README.md states of regression; takes long"
 	@echo "make bench-compiler    measure what README.md states of weights by hand"
+	@echo "make bench-inside      measure what README.md states of looking inside"
 
 # One thread: on a machine that is busy besides, two that wait for one another are far slower.
 demo: $(VENV)/.installed-demo
@@ -31,7 +32,7 @@ demo: $(VENV)/.installed-demo
 test: $(VENV)/.installed-test
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal
 
-test-all: $(VENV)/.installed-test
+test-all: $(VENV)/.installed-all
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal -m "slow or not slow"
 
 check: $(VENV)/.installed-check
@@ -52,12 +53,18 @@ bench-regression: $(VENV)/.installed-demo
 bench-compiler: $(VENV)/.installed-demo
 	$(BIN)/python -m benchmarks.compiler --full
 
+bench-inside: $(VENV)/.installed-demo
+	$(BIN)/python -m benchmarks.dual_forms
+	$(BIN)/python -m benchmarks.fine_tuning
+	$(BIN)/python -m benchmarks.probes
+
 clean:
 	rm -rf $(VENV) demo .pytest_cache .ruff_cache .hypothesis
 
 # One stamp for each set of extras.
 EXTRAS_demo := plots,sklearn
 EXTRAS_test := plots,sklearn,test
+EXTRAS_all := plots,sklearn,hub,test
 EXTRAS_check := plots,sklearn,test,dev
 
 $(VENV)/.installed-%: pyproject.toml constraints.txt | $(BIN)/python
