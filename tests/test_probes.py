@@ -179,13 +179,20 @@ def test_context_tokens_are_those_of_the_pairs_and_the_query(tokens: str, counts
 
 
 def test_untrained_networks_have_the_shape_and_other_weights() -> None:
-    for network in (regressor(init_std=0.02), EnergyTransformer(dim=2, width=16, layers=1, heads=2)):
+    networks = (
+        regressor(init_std=0.02),
+        EnergyTransformer(dim=2, width=16, layers=1, heads=2, features=4, positions="learned", base_std=3.0),
+        TokenTransformer(8, 16, 2, 2),
+    )
+    for network in networks:
+        for parameter in network.parameters():  # as if it were trained: no number stays as it was drawn
+            parameter.data += 1.0
         before = torch.get_rng_state()
         fresh = untrained(network, 3)
         assert torch.equal(torch.get_rng_state(), before)
         pairs = list(zip(network.parameters(), fresh.parameters(), strict=True))
         assert all(a.shape == b.shape for a, b in pairs)
-        assert any(not torch.equal(a, b) for a, b in pairs)
+        assert not any(torch.equal(a, b) for a, b in pairs)
         again = untrained(network, 3)
         assert all(torch.equal(a, b) for a, b in zip(fresh.parameters(), again.parameters(), strict=True))
         assert fresh is not network

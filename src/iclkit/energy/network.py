@@ -75,6 +75,7 @@ class EnergyTransformer(Hooked):
         variant: AttentionVariant = PLAIN,
     ) -> None:
         super().__init__()
+        self.arguments = {name: value for name, value in locals().items() if name not in ("self", "__class__")}
         if min(dim, width, layers, heads, mlp_ratio, max_points) < 1:
             raise UserError("dim, width, layers, heads, mlp_ratio and max_points must all be at least 1")
         if width % heads:

@@ -17,6 +17,7 @@ from iclkit.energy import EnergyTransformer
 from iclkit.errors import UserError, unknown
 from iclkit.networks import Hooked
 from iclkit.regression import InContextRegressor
+from iclkit.sequences import TokenTransformer
 
 Tokens = Literal["queries", "context"]
 TOKENS = ("queries", "context")
@@ -48,8 +49,8 @@ def untrained(network: Hooked, seed: int = 0) -> Hooked:
     """A network of the same shape with fresh weights, a function of the seed alone."""
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
-        if isinstance(network, InContextRegressor):
-            fresh: Hooked = InContextRegressor(**network.arguments)
+        if isinstance(network, InContextRegressor | EnergyTransformer | TokenTransformer):
+            fresh: Hooked = type(network)(**network.arguments)
         else:
             fresh = copy.deepcopy(network)
             for module in fresh.modules():
