@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ from scipy.stats import kendalltau
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from iclkit.analysis.inside.causal_model import PromptedCausalModel
 from iclkit.analysis.inside.descent_case import DescentCase
 from iclkit.analysis.inside.fine_tuning import compare_fine_tuning
 from iclkit.analysis.inside.fine_tuning_comparison import SETTINGS
@@ -364,6 +366,10 @@ def test_tables_and_json_say_all() -> None:
 
 def test_mistakes_are_told() -> None:
     network = regressor()
+    with pytest.raises(UserError, match="must be an InContextRegressor, given Linear"):
+        PromptedRegressor(nn.Linear(2, 2), 0.5)  # pyright: ignore
+    with pytest.raises(UserError, match="must be a TokenTransformer, given InContextRegressor"):
+        PromptedTokens(network)  # pyright: ignore
     with pytest.raises(UserError, match="recurrent"):
         PromptedRegressor(InContextRegressor(dim=3, width=8, layers=1, backbone="gru"), 0.5)
     with pytest.raises(UserError, match="tolerance must be positive"):
@@ -399,6 +405,41 @@ def test_mistakes_are_told() -> None:
         token_prompts([TokenEpisode([[1]], [1], [1], 1), TokenEpisode([[1], [2]], [1, 2], [1], 1)])
     with pytest.raises(UserError, match="labels must"):
         DescentCase(dim=4, demonstrations=4, queries=0, labels=5)
+
+
+class CausalModel(nn.Module):
+    """What is looked at of a model of Hugging Face before it is run."""
+
+    def __init__(self, attention: nn.Module, **config: Any) -> None:
+        super().__init__()
+        self.attention, self.tokens, self.config = attention, nn.Embedding(9, 4), SimpleNamespace(**config)
+        self.eval()
+
+    def get_input_embeddings(self) -> nn.Embedding:
+        return self.tokens
+
+
+@pytest.mark.parametrize("shape", [(12, 4), (4, 8)])
+def test_causal_models_with_other_matrices_by_the_name_of_gpt2s_are_refused(shape: tuple[int, int]) -> None:
+    """W x + b instead of x W + b, and heads that share keys and values: a third of columns is no queries."""
+    attention, columns = nn.Module(), nn.Module()
+    attention.c_attn, columns.weight = columns, nn.Parameter(torch.ones(shape))
+    with pytest.raises(UserError, match="CausalModel has neither modules k_proj and v_proj"):
+        PromptedCausalModel(CausalModel(attention), torch.tensor([1, 2]))
+    columns.weight = nn.Parameter(torch.ones(4, 12))
+    found = PromptedCausalModel(CausalModel(attention), torch.tensor([1, 2]))
+    assert found.share["attention.c_attn.weight"].tolist() == [0.0] * 4 + [1.0] * 8
+
+
+def test_prompts_longer_than_the_window_of_a_causal_model_are_refused() -> None:
+    attention = nn.ModuleDict({"k_proj": nn.Linear(4, 4), "v_proj": nn.Linear(4, 4)})
+    prompts, choices = token_prompts([TokenEpisode([[1, 2], [3, 4]], [5, 6], [1, 2], 5)])
+    for config in ({"sliding_window": 7}, {"max_position_embeddings": 7}):
+        model = PromptedCausalModel(CausalModel(attention, **config), choices)
+        with pytest.raises(UserError, match="a prompt has 8 tokens, this model takes up to 7"):
+            model.check(prompts)
+    whole = {"sliding_window": 7, "layer_types": ["full_attention"], "max_position_embeddings": 8}
+    PromptedCausalModel(CausalModel(attention, **whole), choices).check(prompts)
 
 
 def test_a_network_without_attention_is_refused() -> None:

@@ -192,6 +192,15 @@ def test_eigenvalues_are_those_of_the_whole_product() -> None:
     assert by_hand.flatten().tolist() == pytest.approx([0.0, 1.0], abs=1e-12)
 
 
+def test_scores_of_a_network_in_training_hold_no_graph() -> None:
+    network = TokenTransformer(VOCABULARY, 16, 2, 2, max_length=LENGTH)
+    tokens = RepeatedTokens(VOCABULARY, 3, 8).sample(4, LENGTH, generator())
+    found = (attention_patterns(network, tokens), copying_score(network, tokens), copying_eigenvalues(network))
+    assert not any(score.requires_grad for score in found)
+    assert network.training
+    assert not network.listening
+
+
 def test_learners_are_taken_for_their_networks() -> None:
     network = induction_network()
     learner = TokenPredictor(network)
@@ -236,6 +245,8 @@ def test_refusals() -> None:
     for score in (lambda: copying_score(regressor, tokens), lambda: copying_eigenvalues(regressor)):  # pyright: ignore
         with pytest.raises(UserError, match="known of a TokenTransformer alone, given InContextRegressor"):
             score()
+    with pytest.raises(UserError, match=r"InContextRegressor takes points; give a network of tokens"):
+        attention_patterns(regressor, tokens)
     with pytest.raises(UserError, match=r"the layers have 1, 2 heads; give a network with as many in each"):
         attention_patterns(Uneven(), tokens)
     with pytest.raises(UserError, match=r"patterns must have shape .* given \[2, 1, 4, 24, 24\]"):

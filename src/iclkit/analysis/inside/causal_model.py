@@ -86,6 +86,11 @@ class PromptedCausalModel(Prompted):
         finally:
             for hook in hooks:
                 hook.remove()
+        if len(notes) != len(self.layers):
+            raise UserError(
+                f"{type(self.model).__name__} attends by code of its own, which cannot be listened to; give a "
+                "model that takes the attention functions of transformers, as Llama and GPT-2 do"
+            )
         return Seen(
             said.logits[0, -1][self.choices],
             tuple(attended),
@@ -108,7 +113,11 @@ class PromptedCausalModel(Prompted):
             UserError: Says which.
         """
         vocabulary = self.model.get_input_embeddings().weight.shape[0]
-        longest = getattr(self.model.config, "max_position_embeddings", None)
+        config = self.model.config
+        limits = [getattr(config, "max_position_embeddings", None)]
+        if getattr(config, "layer_types", None) is None:  # a window of all layers; else there is none
+            limits.append(getattr(config, "sliding_window", None))
+        longest = min((limit for limit in limits if limit is not None), default=None)
         largest = int(max(prompts.in_context.max(), prompts.demonstrations.max(), self.choices.max()))
         if largest >= vocabulary:
             raise UserError(f"token {largest}, but this model has tokens 0 to {vocabulary - 1}")
@@ -181,6 +190,9 @@ def _key_value_share(module: nn.Module) -> dict[str, Tensor]:
             for name, weight in parts[part].named_parameters():
                 share[f"{part}.{name}"] = torch.ones_like(weight[:1])
     elif "c_attn" in parts:
+        width, columns = parts["c_attn"].get_parameter("weight").shape
+        if columns != 3 * width:  # x W + b with heads that share keys and values, or W x + b
+            return {}
         for name, weight in parts["c_attn"].named_parameters():
             # One matrix x W + b, whose first third of columns makes queries; one vector is one row.
             columns = torch.ones(weight.shape[-1], dtype=weight.dtype, device=weight.device)

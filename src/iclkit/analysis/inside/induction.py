@@ -113,19 +113,19 @@ def copying_score(model: TokenPredictor | TokenTransformer, tokens: Int[Tensor, 
     Source: after Olsson et al. (2022), appendix, head activation evaluators. Which tokens count as attended to
     is decided here by the attention that they get.
     """
-    names = [f"blocks.*.attention.{point}" for point in ("v", "pattern")]
     network = _read_out(model)
-    cache = _run(network, tokens, *names)
-    shares = [
-        _share(
-            network,
-            layer,
-            cache[f"blocks.{layer}.attention.v"],
-            cache[f"blocks.{layer}.attention.pattern"],
-            tokens,
-        )
-        for layer in range(network.layers)
-    ]
+    cache = _run(network, tokens, "blocks.*.attention.v", "blocks.*.attention.pattern")
+    with torch.no_grad():
+        shares = [
+            _share(
+                network,
+                layer,
+                cache[f"blocks.{layer}.attention.v"],
+                cache[f"blocks.{layer}.attention.pattern"],
+                tokens,
+            )
+            for layer in range(network.layers)
+        ]
     return 2 * torch.stack(shares) - 1
 
 
@@ -211,5 +211,7 @@ def _run(model: Any, tokens: Int[Tensor, "B T"], *names: str) -> dict[str, Tenso
         raise UserError(
             f"the network has no hook points, given {type(network).__name__}; derive it from networks.Hooked"
         )
+    if hasattr(network, "dim"):
+        raise UserError(f"{type(network).__name__} takes points; give a network of tokens: TokenTransformer")
     with torch.no_grad():
         return network.run_with_cache(tokens, names=names)[1]

@@ -70,10 +70,12 @@ class PromptedRegressor(_PromptedTransformer):
         tolerance: The squared error up to which an answer is right, in the units of y².
 
     Raises:
-        UserError: A network without attention, or a tolerance that is not positive.
+        UserError: A network of another kind or without attention, or a tolerance that is not positive.
     """
 
     def __init__(self, network: InContextRegressor, tolerance: float) -> None:
+        if not isinstance(network, InContextRegressor):
+            raise UserError(f"network must be an InContextRegressor, given {type(network).__name__}")
         if not isinstance(network.backbone, Transformer):
             raise UserError(
                 "a recurrent network has no keys and values; give one whose backbone is a transformer"
@@ -151,9 +153,14 @@ class PromptedTokens(_PromptedTransformer):
     Args:
         network: The network.
         choices: The tokens that may be answers; all if None.
+
+    Raises:
+        UserError: A network of another kind.
     """
 
     def __init__(self, network: TokenTransformer, choices: Int[Tensor, " O"] | None = None) -> None:
+        if not isinstance(network, TokenTransformer):
+            raise UserError(f"network must be a TokenTransformer, given {type(network).__name__}")
         super().__init__(network, network.backbone)
         self.language, self.choices = network, choices
 
