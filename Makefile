@@ -57,6 +57,7 @@ bench-inside: $(VENV)/.installed-demo
 	$(BIN)/python -m benchmarks.dual_forms
 	$(BIN)/python -m benchmarks.fine_tuning
 	$(BIN)/python -m benchmarks.probes
+	$(BIN)/python -m benchmarks.hooks
 
 clean:
 	rm -rf $(VENV) demo .pytest_cache .ruff_cache .hypothesis

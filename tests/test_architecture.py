@@ -360,7 +360,7 @@ def test_targets_run_benchmarks_that_there_are() -> None:
     named = re.findall(r"-m (benchmarks\.\w+)", (ROOT / "Makefile").read_text())
     for path in ("energy", "regression_all"):
         named += re.findall(r"\"(benchmarks\.\w+)\"", (ROOT / "benchmarks" / f"{path}.py").read_text())
-    assert len(named) == 3 + 2 + 6
+    assert len(named) == 7 + 2 + 6
     check(f"Makefile: {name}" for name in named if not (ROOT / f"{name.replace('.', '/')}.py").is_file())
 
 
