@@ -237,6 +237,9 @@ def test_a_register_can_be_replaced(target: str) -> None:
     with network.hooks({"registers.w.9": other.expand_as}):
         found = network(x, y)[..., 0]
     torch.testing.assert_close(found, x @ other, rtol=0, atol=1e-6)
+    wrong = network.hooks({"registers.w.9": lambda w: w[..., :1]})
+    with pytest.raises(UserError, match=r"register w must have shape \[3, 12, 3\], given \[3, 12, 1\]"), wrong:
+        network(x, y)
     assert torch.equal(network(x, y), before)
     assert not network.listening
 

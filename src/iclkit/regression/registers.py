@@ -81,6 +81,11 @@ class RegisterPoint(HookPoint):
 
     def _write(self, stream: Float[Tensor, "*batch W"], value: Tensor) -> Float[Tensor, "*batch W"]:
         rows, before = self._register.rows, self._register.read(stream)
+        if value.shape != before.shape:
+            raise UserError(
+                f"what replaces register {self._register.name} must have shape {list(before.shape)}, given "
+                f"{list(value.shape)}"
+            )
         change = (value - before).reshape(*stream.shape[:-1], len(rows))
         stream = stream.clone()
         stream[..., rows.start : rows.stop] += change
