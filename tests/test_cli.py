@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import inspect
+import io
 import json
 import os
 import shutil
@@ -496,6 +497,25 @@ def test_mistakes_reach_the_shell() -> None:
     child = process("energy", "score", "none.csv")
     _, err = child.communicate(timeout=60)
     assert (child.returncode, err) == (2, "iclkit: error: there is no file none.csv\n")
+
+
+@pytest.mark.parametrize(
+    "box",
+    ["╭─ Value error ──╮\n│ {} │\n│ ──── │\n│ help │\n╰────╯", " Value error \n ----- \n  {}\n  ---\n  help"],
+)
+def test_boxes_of_the_parser_are_one_line_in_every_alphabet(box: str) -> None:
+    from iclkit.cli.train import _in_one_line
+
+    assert _in_one_line(box.format("Error parsing rate: must be positive")) == "rate: must be positive"
+
+
+def test_what_a_terminal_has_no_letter_for_is_no_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    said = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
+    monkeypatch.setattr("sys.stdout", said)
+    assert cli.main(["compile", "averaging", "--d", "2", "--points", "2"]) == 0
+    assert said.errors == "strict"
+    said.flush()
+    assert b"mul xy ? x, y [i,->i]" in said.buffer.getvalue()  # pyright: ignore
 
 
 def test_interrupt_ends_in_one_line(workplace: Path) -> None:

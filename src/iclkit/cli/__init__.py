@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import io
 import os
 import sys
 import warnings
@@ -59,7 +60,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
     try:
-        with _plain_warnings():
+        with _plain_warnings(), _printable():
             code = _dispatch(arguments)
             sys.stdout.flush()
             return code
@@ -125,6 +126,22 @@ def _fail(message: str, code: int = 2) -> int:
         with contextlib.suppress(OSError):
             print(f"iclkit: error: {' '.join(message.split())}", file=sys.stderr)
     return code
+
+
+@contextlib.contextmanager
+def _printable() -> Iterator[None]:
+    """Print ? for what the terminal or file has no letter for; afterwards that is a mistake again."""
+    out = sys.stdout
+    if not isinstance(out, io.TextIOWrapper):
+        yield
+        return
+    before = out.errors
+    out.reconfigure(errors="replace")
+    try:
+        yield
+    finally:
+        with contextlib.suppress(ValueError, OSError):  # closed, or nobody reads it any more
+            out.reconfigure(errors=before)
 
 
 @contextlib.contextmanager

@@ -191,9 +191,13 @@ def _like_its_start(recipe: Recipe, options: Sequence[str]) -> Recipe:
 def _in_one_line(box: str) -> str:
     """What an error box of tyro's says, without its frame, rules and the help below them."""
     lines = [line.strip("│╭╮╰╯ ") for line in re.sub(r"\x1b\[[0-9;]*m", "", box).splitlines()]
+    if len(lines) > 1 and set(lines[1]) == {
+        "-"
+    }:  # the frame of a terminal that has ASCII alone: a title, a rule
+        lines = lines[2:]
     told = []
     for line in lines:
-        if line.endswith("──"):
+        if line.endswith(("──", "---")):
             if told:
                 break
             continue
