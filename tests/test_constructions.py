@@ -324,6 +324,15 @@ REFUSED: dict[str, Callable[[], object]] = {
     "length_scale must be positive": lambda: compiler.kernel_smoother(3, 5, 0.0),
     "gamma must be a symmetric matrix": lambda: compiler.trained_limit(torch.ones(2, 3), 5),
     "gamma must be positive definite": lambda: compiler.trained_limit(torch.ones(2, 2), 5),
+    r"covariance must be a matrix \[d, d\], given one of shape \[2, 3\]": lambda: compiler.limit_gamma(
+        torch.ones(2, 3), 5
+    ),
+    r"value_out must be a finite matrix \[3, 3\], given shape \[4, 4\]": lambda: compiler.attention_layer(
+        torch.eye(3), torch.eye(4), 5
+    ),
+    "key_query must be a finite matrix": lambda: compiler.attention_layer(
+        torch.full((3, 3), float("nan")), torch.eye(3), 5
+    ),
     "negated=True needs embedding='identity'": lambda: InContextRegressor(3, negated=True),
     "the task's inputs have dim 3, the network takes 2": lambda: save(
         compiler.copying(2, 5), "unused", LinearRegression(dim=3)

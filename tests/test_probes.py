@@ -495,6 +495,8 @@ def test_verdicts_and_tables_of_known_errors() -> None:
     assert table.columns == ["points, layer", "mine", "untrained"]
     assert [row[0] for row in table.rows] == ["5, blocks.0", "5, blocks.1", "5, blocks.2"]
     assert table.best == {(2, 1)}
+    with pytest.raises(UserError, match=r"nothing was measured after 6 points, but after \[5\]"):
+        found.read_at("moments", "linear", 6)
     with pytest.raises(UserError, match="unknown layer"):
         found.curve("moments", "linear", "blocks.3.residual")
 

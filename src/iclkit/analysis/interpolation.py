@@ -314,8 +314,8 @@ def _check_end(
     room = 1e-3 * float(wanted.abs().max())  # rounding, also of weights in another type
     if reached.shape != wanted.shape or not torch.allclose(reached, wanted, rtol=0, atol=room, equal_nan=True):
         raise UserError(
-            "both networks must compute the same with the same weights; they differ in attention, in how they "
-            "read pairs, or in the sign of their answers"
+            "with the second network's weights the first must compute what the second does; they differ in "
+            "attention, in what a token sees, in how they read pairs, or in the sign of their answers"
         )
 
 

@@ -62,11 +62,13 @@ def limit_gamma(covariance: Float[Tensor, "d d"], points: int) -> Float[Tensor, 
         points: Pairs in the contexts that are trained on (N).
 
     Raises:
-        UserError: Points below one.
+        UserError: Points below one, or a Σ that is no square matrix.
 
     Source: Zhang, Frei and Bartlett (2023), equation 4.1.
     """
     covariance = torch.as_tensor(covariance, dtype=torch.float64)
+    if covariance.ndim != 2 or covariance.shape[0] != covariance.shape[1]:
+        raise UserError(f"covariance must be a matrix [d, d], given one of shape {list(covariance.shape)}")
     check_sizes(len(covariance), points)
     own = torch.eye(len(covariance), dtype=torch.float64)
     return (1 + 1 / points) * covariance + covariance.trace() / points * own

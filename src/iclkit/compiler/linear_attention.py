@@ -29,9 +29,13 @@ def attention_layer(
         merged: Whether it holds these two, or W_K, W_Q, W_V and W_O with the same products.
 
     Raises:
-        UserError: Points below one.
+        UserError: Points below one, or matrices that are not square, of one width and finite.
     """
-    dim = len(key_query) - 1
+    size = len(key_query)
+    for name, matrix in (("key_query", key_query), ("value_out", value_out)):
+        if matrix.shape != (size, size) or not matrix.isfinite().all():
+            raise UserError(f"{name} must be a finite matrix {[size, size]}, given shape {list(matrix.shape)}")
+    dim = size - 1
     network = build(dim, points, width=dim + 1, layers=1, tied=False, merged=merged, embedding="identity")
     set_layer(blocks(network)[0], key_query, value_out)
     return network

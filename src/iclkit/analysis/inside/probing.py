@@ -12,7 +12,7 @@ from torch import Tensor
 from iclkit.analysis.inside.probe_targets import TITLES
 from iclkit.analysis.intervals import Curve, Interval, cell, ratio
 from iclkit.analysis.table import Table
-from iclkit.errors import unknown
+from iclkit.errors import UserError, unknown
 
 # A layer reads a target as well as any other if its error is within this factor of the least.
 _AS_GOOD = 1.1
@@ -80,7 +80,13 @@ class Probing:
         return ratio(self.curve(target, readout, layer), self.curve(target, readout, layer, other))
 
     def read_at(self, target: str, readout: str, prefix: int) -> int:
-        """The place, from 0, of the first layer whose error is within a tenth of that of the best."""
+        """The place, from 0, of the first layer whose error is within a tenth of that of the best.
+
+        Raises:
+            UserError: A name or a prefix that was not measured.
+        """
+        if prefix not in self.prefixes:
+            raise UserError(f"nothing was measured after {prefix} points, but after {list(self.prefixes)}")
         errors = self.means(target, readout)[:, self.prefixes.index(prefix)]
         return int((errors <= _AS_GOOD * errors.min()).nonzero()[0])
 
