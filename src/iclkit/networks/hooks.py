@@ -65,9 +65,7 @@ class Hooked(nn.Module):
         Raises:
             UserError: A name that no hook point has, or a pattern that none matches.
         """
-        points = self.hook_points()
-        names = [wanted] if isinstance(wanted, str) else list(wanted)
-        return list(dict.fromkeys(name for pattern in names for name in _matching(pattern, points)))
+        return matching("hook point", wanted, self.hook_points())
 
     @property
     def listening(self) -> bool:
@@ -90,7 +88,7 @@ class Hooked(nn.Module):
         added = [
             (points[name], function)
             for wanted, function in functions.items()
-            for name in _matching(wanted, points)
+            for name in matching("hook point", wanted, points)
         ]
         for point, function in added:
             point.add(function)
@@ -116,10 +114,8 @@ class Hooked(nn.Module):
         Raises:
             UserError: As `hooks`.
         """
-        points = self.hook_points()
-        wanted = ["*"] if names is None else [names] if isinstance(names, str) else list(names)
         cache: dict[str, Tensor] = {}
-        kept = dict.fromkeys(name for pattern in wanted for name in _matching(pattern, points))
+        kept = self.matching("*" if names is None else names)
         with self.hooks({name: _keep_in(cache, name) for name in kept}):
             output = self(*inputs)
         return output, {name: cache[name] for name in kept if name in cache}
@@ -132,7 +128,21 @@ def _keep_in(cache: dict[str, Tensor], name: str) -> HookFunction:
     return keep
 
 
-def _matching(wanted: str, points: Iterable[str]) -> list[str]:
-    if found := [name for name in points if name == wanted or fnmatchcase(name, wanted)]:
-        return found
-    raise unknown("hook point", wanted, points)
+def matching(kind: str, wanted: str | Iterable[str], names: Iterable[str]) -> list[str]:
+    """The names that names or glob patterns mean, each once.
+
+    Args:
+        kind: What is named, for the error.
+        wanted: Names or patterns.
+        names: All that there are.
+
+    Raises:
+        UserError: A name that is not there, or a pattern that none matches.
+    """
+    names, found = list(names), {}
+    for pattern in [wanted] if isinstance(wanted, str) else wanted:
+        meant = [name for name in names if name == pattern or fnmatchcase(name, pattern)]
+        if not meant:
+            raise unknown(kind, pattern, names)
+        found |= dict.fromkeys(meant)
+    return list(found)

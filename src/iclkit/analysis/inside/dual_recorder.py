@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from fnmatch import fnmatchcase
 from typing import Any, Self
 
 import torch
@@ -14,6 +13,7 @@ from torch import Tensor, nn
 from iclkit.analysis.inside.descent_response import Update, check_linear, response
 from iclkit.analysis.inside.linear_dual import LinearDual
 from iclkit.errors import UserError, unknown
+from iclkit.networks.hooks import matching
 
 
 @dataclass
@@ -74,8 +74,7 @@ class DualRecorder:
         found = linear_layers(model)
         if not found:
             raise UserError(f"{type(model).__name__} has no torch.nn.Linear layer; only these have duals")
-        wanted = ["*"] if layers is None else [layers] if isinstance(layers, str) else list(layers)
-        names = dict.fromkeys(name for pattern in wanted for name in _matching(pattern, found))
+        names = matching("linear layer", "*" if layers is None else layers, found)
         self.layers = {name: found[name] for name in names}
         self._records: dict[str, _Record] = {}
         self._handles: list[Any] = []
@@ -203,12 +202,6 @@ def linear_layers(model: nn.Module) -> dict[str, nn.Linear]:
         for path, module in model.named_modules()
         if isinstance(module, nn.Linear)
     }
-
-
-def _matching(wanted: str, layers: dict[str, nn.Linear]) -> list[str]:
-    if found := [name for name in layers if name == wanted or fnmatchcase(name, wanted)]:
-        return found
-    raise unknown("linear layer", wanted, layers)
 
 
 def _weights(layer: nn.Linear) -> tuple[Tensor, Tensor | None]:
