@@ -29,7 +29,7 @@ from iclkit.regression import InContextRegressor
 from iclkit.report.probe_figure import probe_figure
 from iclkit.sequences import TokenTransformer
 from iclkit.tasks import BroadMixtures, ConjugateMixtures, GaussianMixtures, LinearRegression
-from iclkit.training import recipe_named
+from iclkit.training import recipe_named, train
 from small_models import save_small_model, save_small_regressor
 
 QUICK: dict[str, Any] = {"episodes": 24, "held_out": 8, "schedule": Schedule(steps=4, hidden=8)}
@@ -586,13 +586,14 @@ def test_the_control_has_the_network_of_linear_and_one_function() -> None:
 
 
 @pytest.mark.slow
-def test_published_claims_on_the_shipped_model() -> None:
-    """w of least squares late and far better than by an untrained network; Xᵀy at an earlier layer."""
+def test_published_claims_on_the_shipped_model(tmp_path: Path) -> None:
+    """w of least squares late and far better than in an untrained network and in the control; Xᵀy earlier."""
     import iclkit
 
-    found = probe(iclkit.load("linear"), prefixes=[16])
+    control = iclkit.load(str(train(recipe_named("linear-control"), tmp_path / "control", progress=False)))
+    found = probe(iclkit.load("linear"), prefixes=[16], beside={"control": control})
     for readout in found.readouts:
-        for layer in found.last_third():
-            share = found.ratio("least_squares", readout, layer, "untrained")
+        for layer, other in itertools.product(found.last_third(), ("control", "untrained")):
+            share = found.ratio("least_squares", readout, layer, other)
             assert float(share.high.max()) < 0.3
         assert found.read_at("moments", readout, 16) < found.read_at("least_squares", readout, 16)
