@@ -13,6 +13,7 @@ from scipy.stats import kendalltau
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from iclkit.analysis.inside import fine_tuning
 from iclkit.analysis.inside.causal_model import PromptedCausalModel
 from iclkit.analysis.inside.descent_case import DescentCase
 from iclkit.analysis.inside.fine_tuning import compare_fine_tuning
@@ -465,3 +466,39 @@ def test_an_untrained_network_stands_beside_it() -> None:
     for table in list(found.tables().values())[1:]:
         assert table.columns[2] == "untrained"
     assert '"untrained"' in found.to_json()
+
+
+class Language(nn.Module):
+    """A causal model with one layer of attention, as far as a comparison looks into it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.attention = nn.ModuleDict({"k_proj": nn.Linear(4, 4), "v_proj": nn.Linear(4, 4)})
+        self.config = SimpleNamespace()
+        self.eval()
+
+
+@pytest.mark.parametrize("tokens", ["joined", "interleaved", "language"])
+def test_a_comparison_is_where_its_network_is(tokens: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a device without numbers, where an operation that meets a tensor of another device is an error."""
+    # What looks at numbers is left out.
+    monkeypatch.setattr(fine_tuning, "_check_tuned", lambda *_: None)
+    if tokens == "language":
+        prompts, choices = token_prompts([TokenEpisode([[1, 2], [3, 4]], [5, 6], [1, 2], 5)] * 6)
+        network: Any = TokenTransformer(vocabulary=9, width=8, heads=2, max_length=12).to("meta")
+        prompted = PromptedTokens(network, choices)
+        assert prompted.choices is not None
+        assert prompted.choices.is_meta
+        assert PromptedCausalModel(Language().to("meta"), choices).choices.is_meta
+    else:
+        prompted = PromptedRegressor(regressor(tokens=tokens, positions="learned").to("meta"), tolerance=0.5)
+        prompts = prompted.prompts(normal(6, 5, 3), normal(6, 5))
+        assert prompts.owner.is_meta
+        assert prompts.trained.is_meta
+    (part,) = fine_tuning._parts(prompted, prompts)
+    assert all(value.is_meta for value in vars(part).values() if isinstance(value, Tensor))
+    found = fine_tuning._compare(prompted, part, 0.1, torch.Generator())
+    for values in [*found.losses.values(), *found.right.values()]:
+        assert values.is_meta
+        assert values.shape == (6,)
+    assert all(values.is_meta and values.shape == (6, 2) for values in found.measures.values())

@@ -47,7 +47,7 @@ class PromptedCausalModel(Prompted):
     def __init__(self, model: Any, choices: Int[Tensor, " O"]) -> None:
         if model.training:
             raise UserError("the model is in training mode and drops units at random; call model.eval()")
-        self.model, self.choices = model, choices
+        self.model = model
         windows = set(getattr(model.config, "layer_types", None) or ["full_attention"])
         if windows != {"full_attention"}:
             raise UserError(
@@ -67,6 +67,7 @@ class PromptedCausalModel(Prompted):
                 "the names of keys and values that are known"
             )
         self.layers = tuple(found)
+        self.choices = choices.to(self.device)
         self._attentions = [model.get_submodule(name) for name in found]
 
     def run(self, weights: Weights, prompt: Int[Tensor, " T"]) -> Seen:
@@ -118,7 +119,7 @@ class PromptedCausalModel(Prompted):
         if getattr(config, "layer_types", None) is None:  # a window of all layers; else there is none
             limits.append(getattr(config, "sliding_window", None))
         longest = min((limit for limit in limits if limit is not None), default=None)
-        largest = int(max(prompts.in_context.max(), prompts.demonstrations.max(), self.choices.max()))
+        largest = max(int(t.max()) for t in (prompts.in_context, prompts.demonstrations, self.choices))
         if largest >= vocabulary:
             raise UserError(f"token {largest}, but this model has tokens 0 to {vocabulary - 1}")
         if longest is not None and prompts.in_context.shape[1] > longest:

@@ -81,9 +81,9 @@ def compare_fine_tuning(
     return FineTuningComparison(
         network.layers,
         rate,
-        {setting: torch.cat([part.losses[setting] for part in parts]) for setting in SETTINGS},
-        {setting: torch.cat([part.right[setting] for part in parts]) for setting in SETTINGS},
-        **{name: Curve(places, values.double()) for name, values in measures.items()},
+        {setting: torch.cat([part.losses[setting] for part in parts]).cpu() for setting in SETTINGS},
+        {setting: torch.cat([part.right[setting] for part in parts]).cpu() for setting in SETTINGS},
+        **{name: Curve(places, values.cpu().double()) for name, values in measures.items()},
         query_tokens=prompts.query_tokens,
         control=beside,
     )
@@ -154,7 +154,8 @@ def _best_rate(network: Prompted, prompts: Prompts, rates: Sequence[float]) -> f
             weights = fine_tune(network, part, rate).weights
             found = read(network, weights, part.alone, shared=False)
             sound = all(bool(weight.isfinite().all()) for weight in weights.values())
-            parts.append(network.loss(found.output, part.target) if sound else torch.tensor([float("inf")]))
+            lost = network.loss(found.output, part.target).cpu()
+            parts.append(lost if sound else torch.tensor([float("inf")]))
         losses.append(float(torch.cat(parts).double().mean()))
     finite = {rate: loss for rate, loss in zip(rates, losses, strict=True) if loss < float("inf")}
     if not finite:
@@ -174,5 +175,6 @@ def _check_tuned(network: Prompted, tuned: Tuned, rate: float) -> None:
 
 
 def _parts(network: Prompted, prompts: Prompts) -> list[Prompts]:
+    """Episodes whose copies fit into memory together, where the network is."""
     size = max(1, _NUMBERS // network.size)
-    return [prompts.part(begin, begin + size) for begin in range(0, len(prompts), size)]
+    return [prompts.part(begin, begin + size).to(network.device) for begin in range(0, len(prompts), size)]

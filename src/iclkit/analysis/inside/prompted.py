@@ -58,6 +58,15 @@ class Prompts:
         }
         return replace(self, **parts)
 
+    def to(self, device: torch.device) -> Prompts:
+        """The same episodes on a device."""
+        moved = {
+            field.name: value.to(device)
+            for field in fields(self)
+            if isinstance(value := getattr(self, field.name), Tensor)
+        }
+        return replace(self, **moved)
+
 
 class Seen(NamedTuple):
     """One pass of one prompt: what the network says, and for each layer with attention what it did.
@@ -102,6 +111,11 @@ class Prompted(ABC):
     def size(self) -> int:
         """How many numbers are moved."""
         return sum(weight.numel() for weight in self.moved.values())
+
+    @property
+    def device(self) -> torch.device:
+        """Where the network computes."""
+        return next(iter(self.moved.values())).device
 
 
 def read(network: Prompted, weights: Weights, prompts: Tensor, shared: bool) -> Seen:

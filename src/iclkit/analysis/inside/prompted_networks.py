@@ -104,16 +104,16 @@ class PromptedRegressor(_PromptedTransformer):
                 f"{count} demonstrations, but this network takes up to {self.regressor.max_points}; give fewer"
             )
         with torch.no_grad():
-            places = tokens.places(torch.tensor([0, count]))
+            places = tokens.places(torch.tensor([0, count], device=x.device))
             pairs = tokens.pairs(x[:, :count], y[:, :count])
             empty = tokens.pairs(x[:, :0], y[:, :0])
             behind = torch.cat([pairs, tokens.queries(x[:, -1:], places[1:])], 1)
             single = tokens.queries(x, places[:1].expand(count + 1))[:, :, None]
             single = torch.cat([empty[:, None].expand(-1, count + 1, -1, -1), single], 2)
-        owner = torch.full((behind.shape[1],), NOTHING)
-        owner[tokens.before : -1] = torch.arange(count).repeat_interleave(tokens.per_pair)
+        owner = torch.full((behind.shape[1],), NOTHING, device=x.device)
+        owner[tokens.before : -1] = torch.arange(count, device=x.device).repeat_interleave(tokens.per_pair)
         owner[-1] = QUERY
-        trained = torch.arange(tokens.before + 1) >= tokens.before
+        trained = torch.arange(tokens.before + 1, device=x.device) >= tokens.before
         return Prompts(
             behind,
             single[:, -1],
@@ -162,7 +162,8 @@ class PromptedTokens(_PromptedTransformer):
         if not isinstance(network, TokenTransformer):
             raise UserError(f"network must be a TokenTransformer, given {type(network).__name__}")
         super().__init__(network, network.backbone)
-        self.language, self.choices = network, choices
+        self.language = network
+        self.choices = None if choices is None else choices.to(self.device)
 
     def check(self, prompts: Prompts) -> None:
         """Refuse prompts that the network cannot read, or that are not all of one length.
