@@ -7,6 +7,7 @@ import itertools
 import json
 import math
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -21,15 +22,17 @@ from iclkit.analysis.inside.activations import residual_layers, streams_after, u
 from iclkit.analysis.inside.probe_targets import scaled
 from iclkit.analysis.inside.probe_training import Readers, Schedule, squared_errors, train_probes, whiten
 from iclkit.analysis.inside.probing import Probing
+from iclkit.cli.probe_control import trained_control
 from iclkit.energy import EnergyTransformer
 from iclkit.errors import UserError
 from iclkit.learners import GradientDescent, LeastSquares, MixtureFilter, bayes
-from iclkit.networks import Hooked
+from iclkit.networks import Hooked, Layout
 from iclkit.regression import InContextRegressor
 from iclkit.report.probe_figure import probe_figure
 from iclkit.sequences import TokenTransformer
 from iclkit.tasks import BroadMixtures, ConjugateMixtures, GaussianMixtures, LinearRegression
-from iclkit.training import recipe_named, train
+from iclkit.training import export, recipe_named, save, train
+from iclkit.training.models import recipe_of
 from small_models import save_small_model, save_small_regressor
 
 QUICK: dict[str, Any] = {"episodes": 24, "held_out": 8, "schedule": Schedule(steps=4, hidden=8)}
@@ -540,12 +543,31 @@ def test_the_command_prints_writes_and_trains_a_control(
     assert "of that of control" in capsys.readouterr().out
 
 
-def test_the_command_takes_energies(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_command_trains_a_control_of_energies_as_the_model_was_trained(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from iclkit.training import energy_recipes
+
+    whole = energy_recipes.control
+    monkeypatch.setattr(
+        energy_recipes, "control", lambda recipe: dataclasses.replace(whole(recipe), steps=2, episodes=4)
+    )
     model = save_small_model(tmp_path / "model", standardise=False)
-    assert cli.main(["probe", str(model), "--steps", "2", "--episodes", "16", "--prefixes", "3"]) == 0
+    arguments = ["probe", str(model), "--steps", "2", "--episodes", "16", "--prefixes", "3"]
+    assert cli.main([*arguments, "--out", str(tmp_path / "out")]) == 0
     said = capsys.readouterr()
-    assert "no control is known for this model" in said.err
+    assert "training the control, 2 updates: a network of this shape on one law of GaussianMixtures" in said.err
+    assert "by BinaryNCE as the model" in said.err
     assert "number of components" in said.out
+    assert "| points, layer | small | control | untrained |" in (tmp_path / "out" / "probe.md").read_text()
+    assert cli.main([*arguments, "--control", "none"]) == 0
+    assert "control" not in capsys.readouterr().out
+
+
+def test_a_network_of_registers_has_no_control(capsys: pytest.CaptureFixture[str]) -> None:
+    compiled = regressor(head_width=8, layout=Layout((0,), (16,), (0,)))
+    assert trained_control(SimpleNamespace(network=compiled), "compiled") is None
+    assert "no control is known for this model" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -583,6 +605,29 @@ def test_the_control_has_the_network_of_linear_and_one_function() -> None:
     x, _ = recipe.task.sample(50, 12, generator())  # pyright: ignore
     weights = LeastSquares().weights(x.double(), y.double(), [11])[:, 0]
     torch.testing.assert_close(weights, weights[:1].expand(50, -1), rtol=0, atol=1e-5)
+
+
+def test_the_control_of_energies_has_their_recipe_and_one_law() -> None:
+    recipe, mixtures = recipe_named("energy-control"), recipe_named("energy-mixtures")
+    assert (recipe.network, recipe.objective) == (mixtures.network, mixtures.objective)
+    laws = recipe.task.draw(9, 2, generator()).law
+    assert torch.equal(laws.means, laws.means[:1].expand(9, -1, -1))
+    # The frequencies of the features are drawn once and not those of the model.
+    drawn = [other.network.build(other.seed).embedding.frequencies for other in (recipe, mixtures)]
+    assert not torch.isclose(*drawn).any()
+
+
+def test_a_model_tells_its_recipe(tmp_path: Path) -> None:
+    recipe = recipe_named("energy-tiny")
+    run = train(dataclasses.replace(recipe, steps=1), tmp_path / "run", progress=False)
+    assert recipe_of(run) == dataclasses.replace(recipe, steps=1)
+    assert recipe_of(export(run, tmp_path / "model")) == recipe_of(run)
+    assert recipe_of(save(regressor(), tmp_path / "made")) is None
+    shipped = recipe_of("energy-mixtures")
+    assert shipped is not None
+    assert shipped.task == GaussianMixtures()
+    with pytest.raises(UserError, match="unknown model 'energy-mixture'; did you mean 'energy-mixtures'"):
+        recipe_of("energy-mixture")
 
 
 @pytest.mark.slow

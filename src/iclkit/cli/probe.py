@@ -3,23 +3,54 @@
 from __future__ import annotations
 
 import argparse
-import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from iclkit.cli import output
 from iclkit.cli.compare import check_options, show
 from iclkit.cli.parser import Parser
+from iclkit.cli.probe_control import trained_control
 from iclkit.errors import UserError
 
 if TYPE_CHECKING:
-    from iclkit.learners.trained_regression import TrainedRegressor
+    from iclkit.analysis.inside.probing import Probing
 
 SIGN = "probe.json"
 _CONTROL, _NONE = "control", "none"
 
 
 def run(argv: list[str]) -> None:
+    given = _parser().parse(argv)
+    _check(given)
+
+    from iclkit.analysis import probe
+    from iclkit.analysis.inside.probe_training import READOUTS, Schedule
+    from iclkit.training.models import load
+
+    model, task = _model_and_task(given)
+    settings: dict[str, Any] = {
+        "targets": given.targets,
+        "layers": None if given.layers is None else [_layer(text) for text in given.layers],
+        "prefixes": given.prefixes,
+        "readout": given.readout or READOUTS,
+        "tokens": given.tokens,
+        "seed": given.seed,
+    }
+    schedule = Schedule() if given.steps is None else Schedule(steps=given.steps)
+    control = None if given.control in (None, _NONE) else load(given.control)
+    # A mistake in the arguments is told before a control or probes are trained.
+    trial = Schedule(steps=1, hidden=8)
+    probe(model, task, **settings, beside=_beside(control), episodes=16, held_out=16, schedule=trial)
+    if given.control is None:
+        control = trained_control(model, given.model)
+    found = probe(model, task, **settings, beside=_beside(control), episodes=given.episodes, schedule=schedule)
+    show(found.tables())
+    print(found.verdict)
+    if given.out is not None:
+        _write(given.out, found)
+
+
+def _parser() -> Parser:
     parser = Parser(
         "probe",
         "Train probes on a model's activations: how well can Xᵀy and the weights of least squares (for "
@@ -30,7 +61,7 @@ def run(argv: list[str]) -> None:
     parser.add_argument(
         "--control",
         metavar="MODEL",
-        help="the control: a model trained by recipe linear-control, or none (default: for regression, a "
+        help="the control: a model trained by recipe linear-control or energy-control, or none (default: a "
         "network of MODEL's shape is trained as one, in about a minute)",
     )
     parser.add_argument(
@@ -56,47 +87,15 @@ def run(argv: list[str]) -> None:
         "--out", type=Path, metavar="DIR", help="folder for the figure, the tables and all numbers"
     )
     parser.add_argument("--force", action="store_true", help="write into a folder that holds other things")
-    given = parser.parse(argv)
+    return parser
+
+
+def _check(given: argparse.Namespace) -> None:
+    """Refuse what does not fit before anything is loaded."""
     for name, least in (("steps", 1), ("episodes", 2)):
         if (value := getattr(given, name)) is not None and value < least:
             raise UserError(f"--{name} must be at least {least}, given {value}")
     check_options(given, SIGN)
-
-    from iclkit.analysis import probe
-    from iclkit.analysis.inside.probe_training import READOUTS, Schedule
-    from iclkit.training.models import load
-
-    model, task = _model_and_task(given)
-    settings: dict[str, Any] = {
-        "targets": given.targets,
-        "layers": None if given.layers is None else [_layer(text) for text in given.layers],
-        "prefixes": given.prefixes,
-        "readout": given.readout or READOUTS,
-        "tokens": given.tokens,
-        "seed": given.seed,
-    }
-    schedule = Schedule() if given.steps is None else Schedule(steps=given.steps)
-    named = None if given.control in (None, _NONE) else load(given.control)
-    beside: dict[str, Any] = {} if named is None else {_CONTROL: named}
-    # A mistake in the arguments is told before a control or probes are trained.
-    trial = Schedule(steps=1, hidden=8)
-    probe(model, task, **settings, beside=beside, episodes=16, held_out=16, schedule=trial)
-    if given.control is None:
-        beside = _control(model)
-    found = probe(model, task, **settings, beside=beside, episodes=given.episodes, schedule=schedule)
-    tables = found.tables()
-    show(tables)
-    print(found.verdict)
-    if given.out is not None:
-        from iclkit.analysis.table import markdown
-        from iclkit.report.figures import png
-        from iclkit.report.probe_figure import probe_figure
-
-        given.out.mkdir(parents=True, exist_ok=True)
-        output.write(given.out / SIGN, found.to_json().encode())
-        output.write(given.out / "probe.md", markdown(found.verdict, tables).encode())
-        output.write(given.out / "probe.png", png(probe_figure(found)))
-        output.note(f"wrote {SIGN}, probe.md and probe.png to {given.out}")
 
 
 def _model_and_task(given: argparse.Namespace) -> tuple[Any, Any]:
@@ -121,27 +120,18 @@ def _layer(text: str) -> int | str:
         return text
 
 
-def _control(model: Any) -> dict[str, Any]:
-    """A control of the network's shape, trained now; none of a compiled program or a network of densities."""
-    from iclkit.regression import InContextRegressor
-
-    network = model.network
-    if isinstance(network, InContextRegressor) and network.arguments["layout"] is None:
-        return {_CONTROL: _trained_control(model)}
-    output.note("no control is known for this model; the untrained network stands beside it alone")
-    return {}
+def _beside(control: Any) -> dict[str, Any]:
+    return {} if control is None else {_CONTROL: control}
 
 
-def _trained_control(model: TrainedRegressor) -> TrainedRegressor:
-    from iclkit.training import train
-    from iclkit.training.models import load
-    from iclkit.training.network_config import RegressorConfig
-    from iclkit.training.regression_recipes import control
+def _write(folder: Path, found: Probing) -> None:
+    """The numbers, the tables and the figure."""
+    from iclkit.analysis.table import markdown
+    from iclkit.report.figures import png
+    from iclkit.report.probe_figure import probe_figure
 
-    recipe = control(RegressorConfig(**model.network.arguments))
-    output.note(
-        f"training the control, {recipe.steps} updates (to keep one: iclkit train linear-control --out DIR, "
-        "then --control DIR)"
-    )
-    with tempfile.TemporaryDirectory() as folder:
-        return load(train(recipe, Path(folder) / "control"), "regression")
+    folder.mkdir(parents=True, exist_ok=True)
+    output.write(folder / SIGN, found.to_json().encode())
+    output.write(folder / "probe.md", markdown(found.verdict, found.tables()).encode())
+    output.write(folder / "probe.png", png(probe_figure(found)))
+    output.note(f"wrote {SIGN}, probe.md and probe.png to {folder}")

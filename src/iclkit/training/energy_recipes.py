@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 from iclkit.energy.objectives import BinaryNCE, ContrastiveDivergence
 from iclkit.energy.proposals import Proposal
-from iclkit.tasks import BroadMixtures, FinitePool, GaussianMixtures
+from iclkit.tasks import BroadMixtures, DensityTask, FinitePool, GaussianMixtures
 from iclkit.training.network_config import EnergyConfig
 from iclkit.training.recipe import OptimizerConfig, Recipe, Schedule
 
@@ -87,4 +89,29 @@ def energy_tiny() -> Recipe:
         ema=0.99,
         checkpoint_every=50,
         log_every=10,
+    )
+
+
+def energy_control() -> Recipe:
+    """The network of `energy-mixtures` where no context says anything: one mixture for all episodes."""
+    return control(energy_mixtures())
+
+
+def control(recipe: Recipe) -> Recipe:
+    """The network and the objective of an energy's recipe, on one law of its task: a control of probes.
+
+    After Akyürek et al. (2022), section 5, as `linear-control` is for regression. The seed is another, so that
+    what is drawn once, as the frequencies of the features, is not the model's own.
+    """
+    assert isinstance(recipe.task, DensityTask)
+    return dataclasses.replace(
+        recipe,
+        name="energy-control",
+        task=FinitePool(recipe.task, size=1),
+        episodes=32,
+        accumulate=1,
+        steps=300,
+        seed=recipe.seed + 1,
+        ema=None,
+        start=None,
     )

@@ -92,14 +92,31 @@ def _kind(learner: Learner) -> str:
 
 
 def _load(name_or_path: str | Path) -> Learner:
+    folder = _folder(name_or_path)
+    return _load_run(folder) if _is_run(folder) else load_model(folder)
+
+
+def recipe_of(name_or_path: str | Path) -> Recipe | None:
+    """The recipe that trained a model, None of weights set by hand; arguments and errors as of `load`."""
+    folder = _folder(name_or_path)
+    if _is_run(folder):
+        return Recipe.from_dict(files.read_json(folder / "recipe.json"))
+    data = files.read_json(folder / "model.json").get("recipe")
+    return None if data is None else Recipe.from_dict(data)
+
+
+def _is_run(folder: Path) -> bool:
+    return not any((folder / name).exists() for name in ("model.json", "model.safetensors"))
+
+
+def _folder(name_or_path: str | Path) -> Path:
+    """The folder of a model or of a run."""
     known = shipped()
     if isinstance(name_or_path, str) and name_or_path in known:
-        return load_model(known[name_or_path])
+        return known[name_or_path]
     path = Path(name_or_path)
-    if (path / "model.json").exists() or (path / "model.safetensors").exists():
-        return load_model(path)
-    if (path / "recipe.json").exists():
-        return _load_run(path)
+    if not _is_run(path) or (path / "recipe.json").exists():
+        return path
     if path.is_dir():
         raise UserError(f"{path} holds neither a model (model.json) nor a run (recipe.json)")
     if path.exists():

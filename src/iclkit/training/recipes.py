@@ -16,6 +16,7 @@ RECIPES: dict[str, Callable[[], Recipe]] = {
     "energy-mixtures": energy.energy_mixtures,
     "energy-2d": energy.energy_2d,
     "energy-tiny": energy.energy_tiny,
+    "energy-control": energy.energy_control,
     "linear": regression.linear,
     "linear-noise-1-16": regression.linear_noise_1_16,
     "linear-noise-1-9": regression.linear_noise_1_9,
