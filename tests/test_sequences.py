@@ -19,7 +19,7 @@ from iclkit.errors import UserError
 from iclkit.learners.trained_sequences import TokenPredictor
 from iclkit.sequences import NextToken, TokenTransformer, next_token_losses
 from iclkit.tasks import SEQUENCE_TASKS, Copying, LinearRegression, RepeatedTokens, SequenceTask
-from iclkit.training import Recipe, TokenConfig, export, recipe_named, save, train
+from iclkit.training import RECIPES, Recipe, TokenConfig, Trainer, export, recipe_named, save, train
 from iclkit.training.codec import decode, encode
 
 LENGTH = 48
@@ -223,6 +223,20 @@ def test_a_recipe_survives_json_and_its_run_resumes_bit_for_bit(tmp_path: Path) 
     assert ends[0].read_bytes() == ends[1].read_bytes()
 
 
+@pytest.mark.parametrize("name", [name for name in RECIPES if recipe_named(name).kind == "sequences"])
+def test_registered_recipes_can_run(name: str) -> None:
+    """One update each, of a shallower network; the longest sequence of the task fits in."""
+    recipe = recipe_named(name)
+    small = dataclasses.replace(
+        recipe, network=dataclasses.replace(recipe.network, layers=1, width=8), episodes=4
+    )
+    values = Trainer(small).update()
+    # Uniform guesses lose log 32 = 3.47; weights as they start are near them.
+    assert values["loss"] == pytest.approx(math.log(32), abs=1)
+    assert values["gradient_norm"] > 0
+    assert recipe.task.draw(64, recipe.points, generator()).copied.any(1).all()
+
+
 def test_a_run_becomes_a_model_that_predicts_as_its_network(tmp_path: Path) -> None:
     run = train(tiny(), tmp_path / "run", progress=False)
     learner = iclkit.load(export(run, tmp_path / "model", name="copier"), "sequences")
@@ -291,6 +305,15 @@ def test_probes_have_no_targets_in_tokens() -> None:
     learner = TokenPredictor(TokenTransformer(**SMALL), RepeatedTokens(vocabulary=7, longest=9))
     with pytest.raises(UserError, match="probes have targets in tasks of points, given RepeatedTokens"):
         probe(learner)
+
+
+@pytest.mark.slow
+def test_two_layers_copy_within_seconds(tmp_path: Path) -> None:
+    """0.08 to 0.12 nats in ten seconds of one core were measured from three seeds."""
+    recipe = recipe_named("copying")
+    drawn = recipe.task.draw(256, recipe.points, generator(99))
+    losses = iclkit.load(train(recipe, tmp_path / "run", progress=False)).losses(drawn.tokens)
+    assert losses[drawn.copied[:, 1:]].mean() < 0.2
 
 
 @pytest.mark.parametrize(

@@ -33,6 +33,7 @@ RECIPES: dict[str, Callable[[], Recipe]] = {
     "pool": regression.pool,
     "general": regression.general,
     "induction": sequences.induction,
+    "copying": sequences.copying,
     "garg-published": published.garg_published,
     "sparse-published": published.sparse_published,
     "relu-network-published": published.relu_network_published,
