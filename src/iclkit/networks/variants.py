@@ -23,9 +23,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from iclkit.errors import UserError
-
-# Scores that differ by so many units in the last place of the largest count as equal.
-_ROUNDING = 32
+from iclkit.networks.weighting import rounding
 
 
 @dataclass(frozen=True)
@@ -143,8 +141,8 @@ def lowest(
     wanted = (share * (1 - 1e-6) * (~hidden).sum(-1)).ceil().long().clamp_min(1)
     ranked = scores.masked_fill(hidden, math.inf).sort(-1).values
     last = ranked.gather(-1, (wanted - 1)[..., None].expand(*scores.shape[:-1], 1))
-    # Equal tokens need not have equal scores to the last digit: products of matrices add up in blocks.
-    room = _ROUNDING * torch.finfo(scores.dtype).eps * seen.abs().amax(-1, keepdim=True)
+    # A small score is no more exact than the largest, with which it came out of one product of matrices.
+    room = rounding(seen.abs().amax(-1, keepdim=True))
     chosen = (scores <= last + room) & ~hidden
     return chosen / chosen.sum(-1, keepdim=True).clamp_min(1).to(scores.dtype)
 

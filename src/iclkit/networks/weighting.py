@@ -18,7 +18,7 @@ from torch.nn import functional as F
 
 from iclkit.networks.query_attention import HIDDEN
 
-# Scores that differ by so many units in the last place count as equal in hard attention.
+# So many units in the last place.
 _ROUNDING = 32
 
 
@@ -112,10 +112,17 @@ class Hard(Weighting):
         # Not as small as HIDDEN alone, which scores that nobody divides by anything may be below.
         scores = scores.masked_fill(hidden, -math.inf)
         largest = scores.amax(-1, keepdim=True)
-        # Equal keys need not have equal scores to the last digit: products of matrices add up in blocks.
-        chosen = scores >= largest - _ROUNDING * torch.finfo(scores.dtype).eps * largest.abs()
+        chosen = scores >= largest - rounding(largest)
         chosen &= ~hidden
         return chosen / chosen.sum(-1, keepdim=True).clamp_min_(1).to(scores.dtype)
+
+
+def rounding(scores: Float[Tensor, "*any"]) -> Float[Tensor, "*any"]:
+    """How far two scores of this size may be apart and still count as equal.
+
+    Equal keys need not have equal scores to the last digit: products of matrices add up in blocks.
+    """
+    return _ROUNDING * torch.finfo(scores.dtype).eps * scores.abs()
 
 
 WEIGHTINGS: dict[str, Weighting] = {
