@@ -12,6 +12,7 @@ from iclkit.cli.parser import Parser
 from iclkit.errors import UserError
 
 if TYPE_CHECKING:
+    from iclkit.analysis.inside.fine_tuning_comparison import FineTuningComparison
     from iclkit.analysis.inside.prompted import Prompted, Prompts
     from iclkit.regression import InContextRegressor
     from iclkit.sequences import TokenTransformer
@@ -33,6 +34,28 @@ class _Case(NamedTuple):
 
 
 def run(argv: list[str]) -> None:
+    given = _parser().parse(argv)
+    _check(given)
+
+    from iclkit.analysis.inside.fine_tuning import compare_fine_tuning
+
+    case = _from_hub(given) if given.hub is not None else _from_model(given)
+    control = None if given.no_control else case.untrained
+    found = compare_fine_tuning(case.network, case.prompts, given.rate, given.seed, control=control)
+    head = (
+        f"{case.title}; {len(case.prompts)} episodes of {case.prompts.targets.shape[1]} demonstrations, "
+        f"learning rate {found.rate:g}"
+    )
+    print(head)
+    show(found.tables())
+    print(found.verdict)
+    for note in found.notes:
+        print(note)
+    if given.out is not None:
+        _write(given.out, head, found)
+
+
+def _parser() -> Parser:
     parser = Parser(
         "fine-tuning",
         "Compare what demonstrations in the context do to a network with what training its keys and values on "
@@ -80,34 +103,7 @@ def run(argv: list[str]) -> None:
         "--out", type=Path, metavar="DIR", help="folder for the figure, the tables and all numbers"
     )
     parser.add_argument("--force", action="store_true", help="write into a folder that holds other things")
-    given = parser.parse(argv)
-    _check(given)
-
-    from iclkit.analysis.inside.fine_tuning import compare_fine_tuning
-
-    case = _from_hub(given) if given.hub is not None else _from_model(given)
-    control = None if given.no_control else case.untrained
-    found = compare_fine_tuning(case.network, case.prompts, given.rate, given.seed, control=control)
-    head = (
-        f"{case.title}; {len(case.prompts)} episodes of {case.prompts.targets.shape[1]} demonstrations, "
-        f"learning rate {found.rate:g}"
-    )
-    print(head)
-    show(found.tables())
-    print(found.verdict)
-    for note in found.notes:
-        print(note)
-    if given.out is not None:
-        from iclkit.analysis.table import markdown
-        from iclkit.report.figures import png
-        from iclkit.report.fine_tuning_figure import fine_tuning_figure
-
-        given.out.mkdir(parents=True, exist_ok=True)
-        text = "\n\n".join([markdown(head, found.tables()), found.verdict, *found.notes]) + "\n"
-        output.write(given.out / SIGN, found.to_json().encode())
-        output.write(given.out / "fine-tuning.md", text.encode())
-        output.write(given.out / "fine-tuning.png", png(fine_tuning_figure(found, head)))
-        output.note(f"wrote {SIGN}, fine-tuning.md and fine-tuning.png to {given.out}")
+    return parser
 
 
 def _check(given: argparse.Namespace) -> None:
@@ -222,3 +218,17 @@ def _from_sequences(given: argparse.Namespace, network: Any) -> _Case:
     asked.check(prompts)
     fresh = PromptedTokens(cast("TokenTransformer", untrained(network, given.seed)), choices)
     return _Case(asked, prompts, title, (fresh, prompts))
+
+
+def _write(folder: Path, head: str, found: FineTuningComparison) -> None:
+    """The numbers, the tables and the figure."""
+    from iclkit.analysis.table import markdown
+    from iclkit.report.figures import png
+    from iclkit.report.fine_tuning_figure import fine_tuning_figure
+
+    folder.mkdir(parents=True, exist_ok=True)
+    text = "\n\n".join([markdown(head, found.tables()), found.verdict, *found.notes]) + "\n"
+    output.write(folder / SIGN, found.to_json().encode())
+    output.write(folder / "fine-tuning.md", text.encode())
+    output.write(folder / "fine-tuning.png", png(fine_tuning_figure(found, head)))
+    output.note(f"wrote {SIGN}, fine-tuning.md and fine-tuning.png to {folder}")
