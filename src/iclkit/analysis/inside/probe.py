@@ -54,7 +54,7 @@ def probe(
 
     A number that can be read from a trained network proves little by itself: random features hold a good deal
     of a context, too. So an untrained network of the same shape always stands beside it, and so should one
-    trained where the answer needs no w (the recipe `linear-control`).
+    trained where no context is needed (the recipes `linear-control` and `energy-control`).
 
     Args:
         model: A trained model, or a network.
