@@ -480,7 +480,7 @@ class Language(nn.Module):
 
 @pytest.mark.parametrize("tokens", ["joined", "interleaved", "language"])
 def test_a_comparison_is_where_its_network_is(tokens: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """On a device without numbers, where an operation that meets a tensor of another device is an error."""
+    """On a device without numbers, where most operations on tensors of two devices are errors."""
     # What looks at numbers is left out.
     monkeypatch.setattr(fine_tuning, "_check_tuned", lambda *_: None)
     if tokens == "language":
@@ -502,3 +502,7 @@ def test_a_comparison_is_where_its_network_is(tokens: str, monkeypatch: pytest.M
         assert values.is_meta
         assert values.shape == (6,)
     assert all(values.is_meta and values.shape == (6, 2) for values in found.measures.values())
+    for name in ("owner", "trained"):
+        elsewhere = replace(part, **{name: torch.ones(getattr(part, name).shape, dtype=torch.bool)})
+        with pytest.raises(RuntimeError, match="device"):
+            fine_tuning._compare(prompted, elsewhere, 0.1, torch.Generator())

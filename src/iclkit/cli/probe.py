@@ -62,7 +62,7 @@ def _parser() -> Parser:
         "--control",
         metavar="MODEL",
         help="the control: a model trained by recipe linear-control or energy-control, or none (default: a "
-        "network of MODEL's shape is trained as one, in about a minute)",
+        "network of MODEL's shape is trained as one, a minute for the models shipped)",
     )
     parser.add_argument(
         "--task", help="a regression task: linear, LinearRegression(dim=8) (default: the model's own)"
