@@ -26,6 +26,8 @@ _STRIDE = 1.0
 _STARTS = 4
 # A curvature that counts as none.
 _FLAT = 1e-100
+# With less, parameters that only count together make a matrix that is singular to rounding.
+_LEAST_DAMPING = 1e-12
 
 
 @dataclass(frozen=True)
@@ -239,7 +241,7 @@ class _Search:
             loss, before = (float(part.square().sum()) for part in (after, rest))
             if loss < before:
                 moved = float((tried - logs).abs().max())
-                logs, rest, damping = tried, after, damping / 10
+                logs, rest, damping = tried, after, max(damping / 10, _LEAST_DAMPING)
                 slopes = self._slopes(whole, logs)
                 if moved < 1e-7 or (damping < 1e-2 and loss > (1 - _GAIN) * before):
                     break
