@@ -109,6 +109,10 @@ def join_world(device: torch.device | str | None = None) -> Iterator[World]:
         dist.init_process_group("nccl" if bound else "gloo", device_id=bound)
     try:
         yield World(rank, size, place)
+        if started:
+            # Gloo's threads let go of the last tensors after the call that sent them. If the interpreter ends
+            # before, the process aborts; while this waits, they can.
+            dist.barrier()
     finally:
         if started:
             dist.destroy_process_group()
