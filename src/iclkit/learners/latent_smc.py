@@ -59,9 +59,9 @@ class LatentSMC(DensityLearner):
     likelihood is raised in steps; after each the particles are resampled and moved by Metropolis-Hastings
     (`LatentMoves`). Two independent runs of half the particles show the error.
 
-    What all particles have missed, two runs cannot show. Against 4096 particles with 8 sweeps (16 episodes of 33
-    points), log densities are off by 1.5 times the stated error on average, and too low by 0.036 nats with 512
-    particles (by 0.18 in the worst episode), by 0.007 with 2048.
+    What all particles have missed, two runs cannot show. Against 4096 particles with 8 sweeps (16 episodes of
+    33 points), log densities are off by 1.5 times the stated error on average, and too low by 0.036 nats with
+    512 particles (by 0.18 in the worst episode), by 0.007 with 2048.
 
     Args:
         task: The prior.
