@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import pytest
@@ -75,3 +75,18 @@ def untouched_generators() -> Iterator[None]:
     after = _generators()
     changed = [name for name in before if before[name] != after[name]]
     assert not changed, f"the test drew from the global generator of {', '.join(changed)}"
+
+
+@pytest.fixture
+def told_in_one_line(capsys: pytest.CaptureFixture[str]) -> Callable[[Sequence[str], str], None]:
+    """Checks that a command line is a mistake: exit code 2, and one line on stderr alone, with a message."""
+    from iclkit.cli import main
+
+    def check(arguments: Sequence[str], message: str) -> None:
+        assert main([*arguments]) == 2
+        said = capsys.readouterr()
+        assert message in said.err
+        assert said.err.count("\n") == 1
+        assert not said.out
+
+    return check

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -73,16 +74,12 @@ def test_mistakes_are_told_in_one_line(
     message: str,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    told_in_one_line: Callable[[list[str], str], None],
 ) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "taken").mkdir()
     (tmp_path / "taken" / "file").write_text("")
-    assert cli.main(["compile", *arguments.split()]) == 2
-    said = capsys.readouterr()
-    assert message in said.err
-    assert said.err.count("\n") == 1
-    assert not said.out
+    told_in_one_line(["compile", *arguments.split()], message)
     assert sorted(path.name for path in tmp_path.rglob("*")) == ["file", "taken"]
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -255,13 +256,10 @@ def test_mistakes_are_told_in_one_line(
     message: str,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    told_in_one_line: Callable[[list[str], str], None],
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    assert main(["induction", *arguments]) == 2
-    said = capsys.readouterr().err
-    assert message in said
-    assert said.count("\n") == 1
+    told_in_one_line(["induction", *arguments], message)
     assert not (tmp_path / "x").exists()
 
 

@@ -6,6 +6,7 @@ import dataclasses
 import itertools
 import json
 import math
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -589,13 +590,9 @@ def test_a_network_of_registers_has_no_control(capsys: pytest.CaptureFixture[str
     ],
 )
 def test_mistakes_are_told_in_one_line(
-    arguments: str, message: str, capsys: pytest.CaptureFixture[str]
+    arguments: str, message: str, told_in_one_line: Callable[[list[str], str], None]
 ) -> None:
-    assert cli.main(["probe", *arguments.split(" ")]) == 2
-    said = capsys.readouterr()
-    assert message in said.err
-    assert said.err.count("\n") == 1
-    assert not said.out
+    told_in_one_line(["probe", *arguments.split(" ")], message)
 
 
 def test_the_control_has_the_network_of_linear_and_one_function() -> None:

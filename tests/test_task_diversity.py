@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -160,11 +161,8 @@ def test_mistakes_are_told_in_one_line(
     message: str,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    told_in_one_line: Callable[[list[str], str], None],
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    assert main(["pools", *arguments]) == 2
-    said = capsys.readouterr().err
-    assert message in said
-    assert said.count("\n") == 1
+    told_in_one_line(["pools", *arguments], message)
     assert not (tmp_path / "x").exists()

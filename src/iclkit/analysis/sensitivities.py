@@ -13,6 +13,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from iclkit.analysis.cosine import cosine
 from iclkit.analysis.intervals import Curve
 from iclkit.analysis.questions import Questions, ask, moved
 from iclkit.errors import UserError
@@ -173,9 +174,3 @@ def project_on_contexts(x: Float[Tensor, "B N d"], vectors: Float[Tensor, "B N d
     inside = (values > 1e-12 * values[..., -1:]).to(x)
     along = (directions.mT @ vectors.double()[..., None])[..., 0]
     return (directions @ (inside * along)[..., None])[..., 0]
-
-
-def cosine(a: Float[Tensor, "*shape d"], b: Float[Tensor, "*shape d"]) -> Float[Tensor, "*shape"]:
-    """Cosine of the angle between vectors; 0 where one of them is zero."""
-    lengths = a.norm(dim=-1) * b.norm(dim=-1)
-    return torch.where(lengths > 0, (a * b).sum(-1) / lengths.clamp_min(torch.finfo(a.dtype).tiny), 0.0)

@@ -9,10 +9,11 @@ from jaxtyping import Float
 from torch import Tensor
 
 from iclkit.analysis.compare import Comparison
+from iclkit.analysis.cosine import cosine
 from iclkit.analysis.intervals import Curve, Interval, cell
 from iclkit.analysis.linear_weights import FAINT, ImplicitWeights, implicit_weights
 from iclkit.analysis.questions import Questions, seeded
-from iclkit.analysis.sensitivities import cosine, sensitivities
+from iclkit.analysis.sensitivities import sensitivities
 from iclkit.analysis.table import Table
 
 

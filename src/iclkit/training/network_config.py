@@ -120,11 +120,6 @@ class RegressorConfig(PointsConfig):
         return InContextRegressor(**_fields(self))
 
 
-def _fields(config: NetworkConfig) -> dict[str, Any]:
-    # Not `asdict`, which would take the dataclasses among the arguments apart.
-    return {field.name: getattr(config, field.name) for field in dataclasses.fields(config)}
-
-
 @dataclass(frozen=True, kw_only=True)
 class TokenConfig(NetworkConfig):
     """Arguments of `iclkit.sequences.TokenTransformer`, where each is explained."""
@@ -153,6 +148,11 @@ class TokenConfig(NetworkConfig):
 
     def make(self) -> TokenTransformer:
         return TokenTransformer(**dataclasses.asdict(self))
+
+
+def _fields(config: NetworkConfig) -> dict[str, Any]:
+    # Not `asdict`, which would take the dataclasses among the arguments apart.
+    return {field.name: getattr(config, field.name) for field in dataclasses.fields(config)}
 
 
 # The first is meant where a file names none: those written before there was a second.

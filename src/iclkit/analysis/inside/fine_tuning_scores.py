@@ -17,6 +17,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn import functional as F
 
+from iclkit.analysis.cosine import cosine, normalised
 from iclkit.analysis.intervals import Curve, Interval
 
 # Comparisons of pairs that are held at a time.
@@ -65,8 +66,8 @@ def sim_aou(
     Returns:
         cos(ĥ_ICL - ĥ_ZSL, ĥ_FT - ĥ_ZSL); 0 where there is no update.
     """
-    before = _normalised(zero_shot)
-    return cosine(_normalised(in_context) - before, _normalised(fine_tuned) - before)
+    before = normalised(zero_shot)
+    return cosine(normalised(in_context) - before, normalised(fine_tuned) - before)
 
 
 def random_sim_aou(
@@ -77,7 +78,7 @@ def random_sim_aou(
     The published code draws them from U[0, 1). That has the mean 1/2, so that every update whose coordinates
     have a mean of their own is similar to it.
     """
-    update = _normalised(in_context) - _normalised(zero_shot)
+    update = normalised(in_context) - normalised(zero_shot)
     noise = torch.randn(update.shape, generator=generator, dtype=update.dtype).to(update.device)
     return cosine(update, noise)
 
@@ -89,10 +90,10 @@ def shuffled_sim_aou(
     generator: torch.Generator,
 ) -> Float[Tensor, "*B"]:
     """SimAOU with the update of fine-tuning in another, random, order of its coordinates."""
-    before = _normalised(zero_shot)
-    update = _normalised(fine_tuned) - before
+    before = normalised(zero_shot)
+    update = normalised(fine_tuned) - before
     order = torch.rand(update.shape, generator=generator).argsort(-1).to(update.device)
-    return cosine(_normalised(in_context) - before, update.gather(-1, order))
+    return cosine(normalised(in_context) - before, update.gather(-1, order))
 
 
 def sim_am(one: Float[Tensor, "*B H T"], other: Float[Tensor, "*B H T"]) -> Float[Tensor, "*B"]:
@@ -163,17 +164,6 @@ def attention_to_training(
     if counted is not None:
         owner = torch.where(counted, owner, -1)
     return _shares(scores, owner.flatten(-2), examples)
-
-
-def cosine(a: Float[Tensor, "*B W"], b: Float[Tensor, "*B W"]) -> Float[Tensor, "*B"]:
-    """Cosine over the last axis; 0 where one of the two is 0."""
-    return (_normalised(a) * _normalised(b)).sum(-1)
-
-
-def _normalised(x: Float[Tensor, "*B W"]) -> Float[Tensor, "*B W"]:
-    # By the largest entry first: squares of what is small would be 0.
-    x = x / x.abs().amax(-1, keepdim=True).clamp_min(torch.finfo(x.dtype).tiny)
-    return x / x.norm(dim=-1, keepdim=True).clamp_min(torch.finfo(x.dtype).tiny)
 
 
 def _shares(scores: Float[Tensor, "*B C"], owner: Int[Tensor, "*#B C"], count: int) -> Float[Tensor, "*B N"]:
