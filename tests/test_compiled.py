@@ -180,6 +180,17 @@ def test_compiling_is_fast() -> None:
         assert time.process_time() - start < 5
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("target", ["exact", "standard"])
+def test_running_is_fast(target: str) -> None:
+    """Ten seconds of two cores for 256 episodes; ridge, the slowest program, takes 8 to 12 of one."""
+    learner = TrainedRegressor(compile(programs.ridge(8, 40), target))
+    x, y = episodes(8, 40, 256)
+    start = time.process_time()
+    learner.predict(x, y)
+    assert time.process_time() - start < 20
+
+
 # As networks and learners
 
 
