@@ -64,9 +64,9 @@ clean:
 
 # One stamp for each set of extras.
 EXTRAS_demo := plots,sklearn
-EXTRAS_test := plots,sklearn,test
-EXTRAS_all := plots,sklearn,hub,test
-EXTRAS_check := plots,sklearn,test,dev
+EXTRAS_test := test
+EXTRAS_all := test
+EXTRAS_check := test,dev
 
 $(VENV)/.installed-%: pyproject.toml constraints.txt | $(BIN)/python
 	$(BIN)/python -m pip install --quiet $(PIP_FLAGS) -c constraints.txt --editable ".[$(EXTRAS_$*)]"
