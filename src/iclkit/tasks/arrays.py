@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from iclkit.arrays import as_tensor
 from iclkit.errors import UserError
 from iclkit.tasks.base import DensityTask, Episodes
 
@@ -17,7 +18,8 @@ class ArrayTask(DensityTask):
     """Each episode is a random sequence of distinct rows of one array; its law is unknown.
 
     Args:
-        array: The data, one point to a row: a tensor, or whatever `torch.as_tensor` takes.
+        array: The data, one point to a row: a tensor, an array, a
+            DataFrame or a list. Integers and lists become float32.
 
     Raises:
         UserError: An array that is not a table of finite numbers, or too short for the episodes asked for.
@@ -26,26 +28,10 @@ class ArrayTask(DensityTask):
     array: Float[Tensor, "n d"]
 
     def __post_init__(self) -> None:
-        try:
-            array = torch.as_tensor(self.array)
-        except (TypeError, ValueError, RuntimeError) as error:
-            raise UserError(
-                f"array must be numeric and rectangular, given {type(self.array).__name__}: {error}"
-            ) from None
+        array = as_tensor(self.array, "array", default=torch.float32)
         if array.ndim != 2 or 0 in array.shape:
             hint = "; use array[:, None] for a single column" if array.ndim == 1 else ""
             raise UserError(f"array must have shape [points, dim], given {list(array.shape)}{hint}")
-        if array.is_complex():
-            raise UserError(f"array must hold real numbers, given {array.dtype}")
-        if not array.is_floating_point():
-            array = array.to(torch.get_default_dtype())
-        bad = (~array.isfinite()).nonzero()
-        if len(bad):
-            row, column = bad[0].tolist()
-            raise UserError(
-                f"array must be finite, given {array[row, column].item()} at row {row}, column {column} "
-                f"({len(bad)} such in all); drop or fill them first"
-            )
         object.__setattr__(self, "array", array)
 
     @property

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, NoReturn
+from typing import NoReturn
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from iclkit.arrays import as_tensor
 from iclkit.errors import UserError
 from iclkit.tasks.regression import Pairs, RegressionTask, check_draw, first_coordinates
 
@@ -18,7 +19,8 @@ class PairsTask(RegressionTask):
     """Each episode is a random sequence of distinct rows of one table; its function is unknown.
 
     Args:
-        x: The inputs, one point to a row: a tensor, or whatever `torch.as_tensor` takes.
+        x: The inputs, one point to a row: a tensor, an array, a DataFrame or a list.
+            Integers and lists become float32.
         y: The targets, one to a row.
 
     Raises:
@@ -30,7 +32,7 @@ class PairsTask(RegressionTask):
     y: Float[Tensor, " n"]
 
     def __post_init__(self) -> None:
-        x, y = _numbers(self.x, "x"), _numbers(self.y, "y")
+        x, y = (as_tensor(value, name, default=torch.float32) for value, name in ((self.x, "x"), (self.y, "y")))
         if x.ndim != 2 or 0 in x.shape:
             hint = "; use x[:, None] for a single column" if x.ndim == 1 else ""
             raise UserError(f"x must have shape [points, dim], given {list(x.shape)}{hint}")
@@ -73,26 +75,3 @@ class PairsTask(RegressionTask):
         keys = torch.rand(episodes, len(self.x), generator=generator)
         rows = keys.topk(points, 1).indices.to(self.x.device)
         return Pairs(first_coordinates(self.x[rows], active), self.y[rows], None)
-
-
-def _numbers(value: Any, name: str) -> Tensor:
-    """A finite real floating-point tensor."""
-    try:
-        array = torch.as_tensor(value)
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise UserError(
-            f"{name} must be numeric and rectangular, given {type(value).__name__}: {error}"
-        ) from None
-    if array.is_complex():
-        raise UserError(f"{name} must hold real numbers, given {array.dtype}")
-    if not array.is_floating_point():
-        array = array.to(torch.get_default_dtype())
-    bad = (~array.isfinite()).nonzero()
-    if len(bad):
-        place = bad[0].tolist()
-        where = ", ".join(f"{axis} {i}" for axis, i in zip(("row", "column"), place, strict=False))
-        raise UserError(
-            f"{name} must be finite, given {array[tuple(place)].item()} at {where} "
-            f"({len(bad)} such in all); drop or fill them first"
-        )
-    return array
