@@ -28,3 +28,16 @@ def unknown(kind: str, name: str, accepted: Iterable[str]) -> UserError:
     near = difflib.get_close_matches(name, names, n=1, cutoff=0.4)
     hint = f"; did you mean {near[0]!r}?" if near else ""
     return UserError(f"unknown {kind} {name!r}{hint} (accepted: {listed})")
+
+
+def shown(text: str) -> str:
+    """Text from a file or an argument as a terminal may show it.
+
+    Escape sequences, line ends, characters that turn the direction of writing and bytes that are no text are
+    written as Python writes them (`\\x1b`): a name from a file must not act on the terminal.
+    """
+    if text.isprintable():
+        return text
+    return "".join(
+        letter if letter.isprintable() else letter.encode("unicode_escape").decode() for letter in text
+    )
