@@ -10,12 +10,13 @@ BIN := $(VENV)/bin
 PIP_FLAGS ?=
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help demo test test-all check format bench bench-regression bench-compiler bench-inside clean
+.PHONY: help demo test test-all fuzz check format bench bench-regression bench-compiler bench-inside clean
 
 help:
 	@echo "make demo      write demo/report.html: landscapes, samples and tables of the shipped models"
 	@echo "make test      the tests (what continuous integration runs)"
 	@echo "make test-all  the tests, long reproductions included"
+	@echo "make fuzz      altered model folders, tables and command lines: each is answered or refused in a line"
 	@echo "make check     lint, formatting and types"
 	@echo "make format    repair what of lint and formatting can be repaired"
 	@echo "make bench     measure the speeds of energies that README.md states"
@@ -34,6 +35,11 @@ test: $(VENV)/.installed-test
 
 test-all: $(VENV)/.installed-all
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal -m "slow or not slow"
+
+fuzz: $(VENV)/.installed-test
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.fuzz folders --count 5000
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.fuzz tables --count 5000
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.fuzz commands --count 1000
 
 check: $(VENV)/.installed-check
 	$(BIN)/ruff check

@@ -3,13 +3,42 @@
 from __future__ import annotations
 
 import difflib
+import unicodedata
 from collections.abc import Iterable
 
 _LISTED = 40
+# Controls (a terminal obeys them), halves of letters (bytes of a file name that are no text), line breaks, and
+# formats (they turn the direction of text or hide it) but for the two that join letters.
+_UNSHOWN = {"Cc", "Cs", "Zl", "Zp", "Cf"}
+_JOINERS = "\u200c\u200d"
+
+
+def shown(text: str) -> str:
+    """Text from a file, a name or an argument as it may be printed: control characters are escaped.
+
+    Args:
+        text: Any text.
+
+    Returns:
+        The same, in one line; what a terminal would obey or hide stands as `\\x1b`, `\\n`, `\\u202e`, ...
+    """
+    if text.isprintable():
+        return text
+    return "".join(
+        repr(letter)[1:-1] if unicodedata.category(letter) in _UNSHOWN and letter not in _JOINERS else letter
+        for letter in text
+    )
 
 
 class UserError(ValueError):
-    """A mistake in what the user gave. The command line prints its message alone and exits with code 2."""
+    """A mistake in what the user gave. The command line prints its message alone and exits with code 2.
+
+    Args:
+        message: One line; names in it may come from anywhere, their control characters are escaped here.
+    """
+
+    def __init__(self, message: str) -> None:
+        super().__init__(shown(message))
 
 
 def unknown(kind: str, name: str, accepted: Iterable[str]) -> UserError:
@@ -28,16 +57,3 @@ def unknown(kind: str, name: str, accepted: Iterable[str]) -> UserError:
     near = difflib.get_close_matches(name, names, n=1, cutoff=0.4)
     hint = f"; did you mean {near[0]!r}?" if near else ""
     return UserError(f"unknown {kind} {name!r}{hint} (accepted: {listed})")
-
-
-def shown(text: str) -> str:
-    """Text from a file or an argument as a terminal may show it.
-
-    Escape sequences, line ends, characters that turn the direction of writing and bytes that are no text are
-    written as Python writes them (`\\x1b`): a name from a file must not act on the terminal.
-    """
-    if text.isprintable():
-        return text
-    return "".join(
-        letter if letter.isprintable() else letter.encode("unicode_escape").decode() for letter in text
-    )

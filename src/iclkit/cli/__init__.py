@@ -11,7 +11,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 
 from iclkit import __version__
-from iclkit.errors import UserError, unknown
+from iclkit.errors import UserError, shown, unknown
 
 # Every command: the module whose `run(argv)` carries it out, and what it does. One line for a new one.
 COMMANDS = {
@@ -124,7 +124,7 @@ def _fail(message: str, code: int = 2) -> int:
     # Of the processes of one run, the first speaks for all.
     if os.environ.get("RANK", "0") == "0":
         with contextlib.suppress(OSError):
-            print(f"iclkit: error: {' '.join(message.split())}", file=sys.stderr)
+            print(f"iclkit: error: {shown(' '.join(message.split()))}", file=sys.stderr)
     return code
 
 
@@ -149,7 +149,7 @@ def _plain_warnings() -> Iterator[None]:
     """Warnings meant for the user as one plain line each; the filters are put back afterwards."""
 
     def show(message, category, filename, lineno, file=None, line=None) -> None:
-        print(f"iclkit: warning: {' '.join(str(message).split())}", file=sys.stderr)
+        print(f"iclkit: warning: {shown(' '.join(str(message).split()))}", file=sys.stderr)
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from iclkit.errors import UserError
+from iclkit.errors import UserError, shown
 
 
 def check(out: Path | None, force: bool, inputs: Sequence[Path | None]) -> None:
@@ -69,7 +69,7 @@ def write_table(out: Path | None, names: Sequence[str], values: NDArray[np.float
 def note(message: str) -> None:
     """A line that goes with the result, not into it; of the processes of one run, the first speaks for all."""
     if os.environ.get("RANK", "0") == "0":
-        print(f"iclkit: {message}", file=sys.stderr)
+        print(f"iclkit: {shown(message)}", file=sys.stderr)
 
 
 def check_folder(out: Path, force: bool, sign: str) -> None:
