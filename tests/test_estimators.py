@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import pickle
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas
+import polars
 import pytest
-
-pytest.importorskip("sklearn")
-
 from sklearn.base import clone
 from sklearn.compose import TransformedTargetRegressor
 from sklearn.model_selection import GridSearchCV, cross_val_score
@@ -177,10 +177,35 @@ def test_mistakes_are_value_errors(data: np.ndarray) -> None:
 
 @pytest.mark.usefixtures("stand_in")
 def test_feature_names_are_kept_and_used() -> None:
-    pandas = pytest.importorskip("pandas")
     frame = pandas.DataFrame({"length": [1.0, 2.0, 4.0], "width": [3.0, 3.0, 3.0]})
     with pytest.raises(ValueError, match="column 'width' is constant"):
         InContextDensity().fit(frame)
+    fitted = InContextDensity().fit(frame.assign(width=[3.0, 1.0, 5.0]))
+    assert list(fitted.feature_names_in_) == ["length", "width"]
+    with pytest.raises(ValueError, match="feature names"):
+        fitted.score_samples(frame[["width", "length"]])
+
+
+@pytest.mark.usefixtures("stand_in")
+@pytest.mark.parametrize(
+    "frame",
+    [
+        lambda data: pandas.DataFrame(data, columns=["a", "b"]),
+        lambda data: pandas.DataFrame(data),
+        lambda data: pandas.DataFrame(data, columns=["a", "b"], index=range(100, 112)),
+        lambda data: polars.DataFrame(data, schema=["a", "b"]),
+    ],
+    ids=["pandas", "pandas, no names", "pandas, index", "polars"],
+)
+def test_frames_are_the_arrays_that_they_hold(frame: Callable[[np.ndarray], Any], data: np.ndarray) -> None:
+    framed, expected = frame(data), InContextDensity().fit(data).score_samples(data)
+    # A frame keeps its columns together, an array its rows: sums differ by rounding.
+    np.testing.assert_allclose(InContextDensity().fit(framed).score_samples(framed), expected, rtol=1e-9)
+    y = targets(data)
+    expected = InContextRegression().fit(data, y).predict(data)
+    series = framed[framed.columns[0]] * 0 + y
+    found = InContextRegression().fit(framed, series).predict(framed)
+    np.testing.assert_allclose(found, expected, rtol=1e-6)
 
 
 @pytest.mark.usefixtures("stand_in")

@@ -66,7 +66,25 @@ class TestQuadrature:
         found = landscape(episodes.law, 5.0, episodes.x).log_partition()
         assert ((found.estimate + SHIFT).abs() <= 3 * found.error + 1e-3).all()
         assert found.error.max() <= 1e-3
-        assert found.evaluations < 80_000  # padded to the neediest of 20; a lattice this fine takes 10^6
+        # Padded to the neediest of 20; a lattice this fine takes 10^6. Other seeds take 13,700 to 17,400.
+        assert found.evaluations < 25_000
+
+    def test_a_context_is_cut_as_if_it_were_alone(self):
+        """Errors of 1e45, of cells that have not seen their mode yet, leave what comes after them as it is."""
+        episodes = GaussianMixtures(std=0.05).draw(8, 24, generator(1))
+
+        def cells(index: torch.Tensor) -> torch.Tensor:
+            """How many cells each of these contexts has in the end, all integrated together."""
+            law, count = episodes.law.take(index), len(index)
+            energy = lambda x: SHIFT - law.log_prob(x)  # noqa: E731
+            scale = 5 * torch.eye(2).expand(count, 2, 2)
+            found = integrate(energy, torch.zeros(count, 2), scale, episodes.x[index])
+            return torch.bincount(found.cells.owner, minlength=count)
+
+        alone = torch.cat([cells(torch.tensor([i])) for i in range(8)])
+        # Energies alone and together differ by rounding, and with it the order of cells that err alike: a cell
+        # or two in some 750. With errors of any size in one sum there were up to 1.5 times as many.
+        torch.testing.assert_close(cells(torch.arange(8)), alone, rtol=0.02, atol=0)
 
     def test_three_dimensions(self):
         episodes = GaussianMixtures(dim=3, std=0.33).draw(1, 24, generator(2))

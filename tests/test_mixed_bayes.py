@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import itertools
 import math
-from typing import cast
+from typing import Any, cast
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -151,6 +152,16 @@ def test_two_ridges_are_weighed_by_their_evidence() -> None:
     close(learner.posterior(x, y, [1])[:, 0, 0].exp(), shares)
     slopes = torch.tensor([6 / 5, 6 * 4 / 16.25], dtype=torch.float64)
     close(learner.predict(x, y)[0, 1], (shares * slopes).sum())
+
+
+def test_weights_may_be_an_array() -> None:
+    """Which has no truth value."""
+    learners, x = (BayesLinear(1.0, 1.0), BayesLinear(0.5, 2.0)), torch.randn(1, 4, 2).double()
+    array: Any = np.array([3.0, 1.0])
+    expected = PosteriorMixture(learners, (3.0, 1.0)).posterior(x, x[..., 0], [3])
+    close(PosteriorMixture(learners, array).posterior(x, x[..., 0], [3]), expected)
+    tasks = (LinearRegression(2, 0.5), LinearRegression(2, 2.0))
+    assert TaskMixture(tasks, array).noise_std == TaskMixture(tasks, (3.0, 1.0)).noise_std
 
 
 def test_posterior_from_the_prior_to_the_right_one() -> None:

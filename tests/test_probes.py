@@ -322,7 +322,9 @@ def test_weights_are_read_where_a_network_by_hand_has_them_and_nowhere_before() 
     Least squares' w is not that, and a network that has not begun knows neither.
     """
     network = compiler.gradient_descent(3, 8, 1, 0.1).float()
-    schedule = Schedule(steps=400, batch=32, rate=1e-2, hidden=16)
+    # With 400 steps one seed of six ends where two heads look at one token: an error of 1/3. With these, none
+    # of 32 (16 seeds on two kinds of processor) had an error above 1e-12.
+    schedule = Schedule(steps=1500, batch=32, rate=1e-2, hidden=16)
     found = probe(
         network,
         LinearRegression(dim=3),

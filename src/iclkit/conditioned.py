@@ -99,4 +99,6 @@ def check_context(
         if not allow_longer:
             raise UserError(f"{words}; give a subset of them")
         warnings.warn(f"{words}: nothing is known of its quality beyond", stacklevel=3)
-    refuse_constant_columns(context, names or [f"column {i + 1}" for i in range(columns)])
+    # An array of names, as scikit-learn keeps them, has no truth value.
+    named = [f"column {i + 1}" for i in range(columns)] if names is None else names
+    refuse_constant_columns(context, named)

@@ -211,7 +211,9 @@ def _to_cut(
     """
     batch = len(half_width)
     log_total = owner_logsumexp(cells.log_mass, cells.owner, batch)[cells.owner]
-    error = (seen.doubt(cells) - log_total).exp().nan_to_num(nan=0.0)
+    # What errs by more is cut whatever its error. One running sum serves all contexts: the huge errors of cells
+    # that have not seen their anchor would leave nothing but rounding of the sums that come after them.
+    error = (seen.doubt(cells) - log_total).exp().nan_to_num(nan=0.0).clamp_max(2 * tolerance)
     total = error.new_zeros(batch).index_add(0, cells.owner, error)
     order = error.argsort()
     order = order[cells.owner[order].argsort(stable=True)]  # by owner, then by error

@@ -73,7 +73,8 @@ class PosteriorMixture(ProbabilisticLearner):
             prefixes: Context lengths, each in 0..N.
         """
         seen = max(prefixes)
-        prior = torch.tensor(self.weights or [1.0] * len(self.learners), dtype=torch.float64, device=x.device)
+        weights = [1.0] * len(self.learners) if self.weights is None else self.weights
+        prior = torch.as_tensor(weights, dtype=torch.float64, device=x.device)
         logits = prior.log()[:, None, None].expand(-1, len(x), len(prefixes))
         if seen:
             scores = [learner.log_prob(x[:, :seen], y[:, :seen]) for learner in self.learners]

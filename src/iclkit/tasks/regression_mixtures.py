@@ -72,7 +72,8 @@ class TaskMixture(RegressionTask):
         return math.sqrt(sum(w * task.noise_std**2 for w, task in zip(weights, self.tasks, strict=True)))
 
     def _probabilities(self) -> Float[Tensor, " k"]:
-        weights = torch.tensor(self.weights or [1.0] * len(self.tasks), dtype=torch.float64)
+        given = [1.0] * len(self.tasks) if self.weights is None else self.weights
+        weights = torch.as_tensor(given, dtype=torch.float64)
         return weights / weights.sum()
 
     def inputs(
