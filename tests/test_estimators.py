@@ -362,8 +362,6 @@ def test_data_that_say_nothing_are_refused(data: np.ndarray) -> None:
         InContextRegression().fit(data, np.full(12, 3.0))
     with pytest.raises(UserError, match="every column of inputs is constant"):
         InContextRegression().fit(np.ones((12, 2)), data[:, 0])
-    with pytest.raises(UserError, match="the data hold values beyond"):
-        InContextRegression().fit(data * 1e200, data[:, 0])
     fitted = InContextRegression().fit(data, targets(data))
     with pytest.raises(UserError, match=r"must lie between 0 and 1, given \[90.0\]"):
         fitted.predict_quantiles(data, [90])

@@ -59,11 +59,9 @@ class ConditionedDensity:
         return self._landscape.log_partition()
 
     def log_density(self, points: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Log density of points [m, d] in nats, per unit of each column."""
+        """Log density of points [m, d] in nats, per unit of each column; -inf where it underflows."""
         with torch.no_grad():
-            values = self._distribution.log_prob(torch.tensor(points, dtype=torch.float64)).double().numpy()
-        # So far away that its coordinates overflow.
-        return np.where(np.isnan(values), -np.inf, values)
+            return self._distribution.log_prob(torch.tensor(points, dtype=torch.float64)).double().numpy()
 
     def sample(
         self, size: int, seed: int, sampler: Sampler | None = None

@@ -16,11 +16,12 @@ import torch
 from jaxtyping import Float, Int
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.distributions import Categorical, MixtureSameFamily, Normal
 
-from iclkit.delimited import LARGEST
 from iclkit.errors import UserError
 from iclkit.learners.trained_regression import TrainedProbabilisticRegressor, TrainedRegressor
+from iclkit.networks import finite
+from iclkit.regression.mixture import GaussianMixture, mixture_of
+from iclkit.regression.units import Units
 
 Array = NDArray[np.float64]
 
@@ -29,8 +30,6 @@ _POINTS = 8192
 _PAIRS = 131_072
 # Orders that are averaged by default; more cost more and add little.
 ORDERS = 4
-# Halvings of a bracket: a quantile is then exact but for rounding.
-_HALVINGS = 60
 
 
 @dataclass(frozen=True)
@@ -41,7 +40,7 @@ class Predictions:
         mixture: A mixture of Gaussians for each point, batch shape [m].
     """
 
-    mixture: MixtureSameFamily
+    mixture: GaussianMixture
 
     @property
     def mean(self) -> Array:
@@ -62,17 +61,16 @@ class Predictions:
         wanted = torch.tensor(levels, dtype=torch.float64)
         if not ((wanted > 0) & (wanted < 1)).all():
             raise UserError(f"probabilities of quantiles must lie between 0 and 1, given {list(levels)}")
-        # The mixture's quantile lies between the smallest and the largest of its components'.
-        parts = self.mixture.component_distribution.icdf(wanted[:, None, None])  # [levels, m, components]
-        low, high = parts.amin(-1), parts.amax(-1)
-        for _ in range(_HALVINGS):
-            middle = 0.5 * (low + high)
-            below = self.mixture.cdf(middle) < wanted[:, None]
-            low, high = torch.where(below, middle, low), torch.where(below, high, middle)
-        return (0.5 * (low + high)).T.numpy()
+        return self.mixture.icdf(wanted).T.numpy()
 
     def log_density(self, targets: Array) -> Array:
-        """Log densities [m] of one target at each point, in nats, per unit of the target."""
+        """Log densities [m] of one target at each point, in nats, per unit of the target.
+
+        Raises:
+            UserError: A target that is NaN.
+        """
+        if np.isnan(targets).any():
+            raise UserError("the targets hold NaN; leave those rows out")
         return self.mixture.log_prob(torch.tensor(targets, dtype=torch.float64)).numpy()
 
     def sample(self, size: int, seed: int) -> Array:
@@ -128,10 +126,10 @@ class ConditionedRegression:
         self._kept = np.flatnonzero((x != x[:1]).any(0))
         x = x[:, self._kept]
         # A context of some of the rows may be constant where all are not. Its scale is then that of all rows.
-        self._shift, self._scale = (np.zeros(x.shape[1]), np.ones(x.shape[1])), (0.0, 1.0)
-        if learner.standardise:
-            self._shift, self._scale = (x.mean(0), x.std(0)), (float(y.mean()), float(y.std()))
-        self._x, self._y = self._inputs(x), torch.from_numpy((y - self._scale[0]) / self._scale[1])
+        inputs, targets = torch.from_numpy(x), torch.from_numpy(y)
+        rows = len(x) if learner.standardise else 0  # without rows there are no units
+        self._units = Units.fit(inputs[None], targets[None], torch.tensor([rows]))
+        self._x, self._y = self._units.inputs(inputs[None])[0], self._units.targets(targets[None])[0]
         generator = torch.Generator().manual_seed(seed)
         self._rows = _orders(orders, len(x), generator, first=longest == len(x))
         self._columns = _orders(orders, x.shape[1], generator)
@@ -161,10 +159,9 @@ class ConditionedRegression:
         return self._combined(parts)
 
     def _inputs(self, x: Array) -> Float[Tensor, "m d"]:
-        mean, std = self._shift
-        return torch.from_numpy((x - mean) / std)
+        return finite(self._units.inputs(torch.tensor(x)[None])[0])
 
-    def _answer(self, rows: Int[Tensor, "O R n"], queries: Float[Tensor, "R K d"]) -> MixtureSameFamily:
+    def _answer(self, rows: Int[Tensor, "O R n"], queries: Float[Tensor, "R K d"]) -> GaussianMixture:
         """What the model says at K queries after each of R contexts in O orders; batch shape [R K]."""
         orders, contexts, _ = rows.shape
         columns = self._columns[:, None, None, :]
@@ -180,18 +177,15 @@ class ConditionedRegression:
             )
         return _averaged(said, orders)
 
-    def _combined(self, parts: Sequence[MixtureSameFamily]) -> Predictions:
+    def _combined(self, parts: Sequence[GaussianMixture]) -> Predictions:
         """All points, in the data's units."""
-        mean, std = self._scale
+        mean, std = self._units.y_mean, self._units.y_std
         logits = torch.cat([part.mixture_distribution.logits for part in parts])
         means, stds = (
             torch.cat([getattr(part.component_distribution, name) for part in parts])
             for name in ("mean", "stddev")
         )
-        normals = Normal(mean + std * means, std * stds, validate_args=False)
-        return Predictions(
-            MixtureSameFamily(Categorical(logits=logits, validate_args=False), normals, validate_args=False)
-        )
+        return Predictions(mixture_of(logits, mean + std * means, std * stds))
 
 
 def check_rows(
@@ -207,8 +201,8 @@ def check_rows(
         raise UserError(f"there are {columns} columns of inputs, {name} takes {takes}; choose columns")
     if rows < 2:
         raise UserError(f"{name} needs at least 2 rows to know the units of the data, given {rows}")
-    if not (np.abs(x) < LARGEST).all() or not (np.abs(y) < LARGEST).all():
-        raise UserError(f"the data hold values beyond {LARGEST:g}; rescale them")
+    if not np.isfinite(x).all() or not np.isfinite(y).all():
+        raise UserError("the data hold NaN or infinite values; leave those rows out")
     if (y == y[0]).all():
         raise UserError(f"the target {target!r} is constant (always {y[0]:g}): there is nothing to predict")
     if (x == x[:1]).all():
@@ -237,14 +231,12 @@ def _orders(count: int, size: int, generator: torch.Generator, first: bool = Tru
     return drawn
 
 
-def _averaged(said: MixtureSameFamily, orders: int) -> MixtureSameFamily:
+def _averaged(said: GaussianMixture, orders: int) -> GaussianMixture:
     """The mean of the densities of batch shape [O R, 1, K] over the orders, as one of batch shape [R K]."""
 
     def merged(part: Tensor) -> Tensor:  # [O R, 1, K, components] -> [R K, O components]
         part = part[:, 0].unflatten(0, (orders, -1))
         return part.permute(1, 2, 0, 3).flatten(0, 1).flatten(1)
 
-    logits = merged(said.mixture_distribution.logits)
     parts = said.component_distribution
-    normals = Normal(merged(parts.mean), merged(parts.stddev), validate_args=False)
-    return MixtureSameFamily(Categorical(logits=logits, validate_args=False), normals, validate_args=False)
+    return mixture_of(merged(said.mixture_distribution.logits), merged(parts.mean), merged(parts.stddev))

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from iclkit.energy.landscape import EnergyLandscape
 from iclkit.errors import UserError
+from iclkit.networks import within_reach
 
 if TYPE_CHECKING:
     from iclkit.energy.network import EnergyTransformer
@@ -34,7 +35,7 @@ def condition(
     with torch.inference_mode(False), torch.no_grad():
         frozen = _frozen(network)
         weights = frozen.readout.weight
-        points = context.detach().to(weights).clone().view(batch or 1, *context.shape[-2:])
+        points = within_reach(context.detach().to(weights).clone().view(batch or 1, *context.shape[-2:]))
         encoded = frozen.encode(points)
         prefix = torch.tensor([points.shape[1]], device=weights.device)
         matrix = (
@@ -48,7 +49,13 @@ def condition(
 
     def energy(x: Float[Tensor, "B M d"]) -> Float[Tensor, "B M"]:
         chunk = max(1, _CHUNK // len(x))
-        return torch.cat([frozen.query(encoded, part[:, None], prefix)[:, 0] for part in x.split(chunk, 1)], 1)
+        near = within_reach(x)
+        values = [frozen.query(encoded, part[:, None], prefix)[:, 0] for part in near.split(chunk, 1)]
+        energies = torch.cat(values, 1)
+        if frozen.base_std is None:
+            return energies
+        # The network's own part no longer changes beyond its reach, the base energy does: x² - near².
+        return energies + ((x - near) * (x + near)).sum(-1) / (2 * frozen.base_std**2)
 
     return EnergyLandscape(energy, network.dim, batch, centre, matrix, points[0] if batch is None else points)
 

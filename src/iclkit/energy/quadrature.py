@@ -25,6 +25,7 @@ from torch import Tensor
 from iclkit.energy.cells import DEPTH, PER_AXIS, Cells, Rule, first_cells, grid, owner_logsumexp
 from iclkit.energy.chains import Energy
 from iclkit.errors import UserError
+from iclkit.networks import power_of_two
 
 _HALF_WIDTH = 6.0  # N(0, I) has a share of 2e-9 d of its mass outside
 
@@ -78,7 +79,10 @@ def integrate(
     half_width = torch.full((batch,), _HALF_WIDTH, dtype=torch.float64)
     anchor_z = torch.zeros(batch, 0, dim, dtype=torch.float64)
     if anchors is not None and anchors.shape[1]:
-        anchor_z = torch.linalg.solve(scale.double(), (anchors - centre[:, None]).double().mT).mT.cpu()
+        # Row by row in units of its own: columns may be of 1e200 and of 1e-200.
+        row = power_of_two(scale.double().abs().amax(-1, keepdim=True))
+        offsets = (anchors - centre[:, None]).double().mT / row
+        anchor_z = torch.linalg.solve(scale.double() / row, offsets).mT.cpu()
         half_width = half_width.maximum(anchor_z.abs().amax((1, 2)) + 2)
     cells = evaluate.cells(*first_cells(half_width, dim))
     seen = _Anchors(anchor_z, half_width, evaluate)

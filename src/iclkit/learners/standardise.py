@@ -9,8 +9,12 @@ from typing import Literal
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from torch.nn import functional as F
 
 from iclkit.errors import UserError
+from iclkit.networks import finite, power_of_two, shrinking
+
+_SOLVABLE = 2.0**500  # what a triangular substitution takes without overflow
 
 
 @dataclass(frozen=True)
@@ -55,8 +59,13 @@ class Whitening:
 
     def forward(self, x: Float[Tensor, "*batch M d"]) -> Float[Tensor, "*batch M d"]:
         """Points in the data's units to standard units."""
-        centred = (x - self.mean[..., None, :]).mT
-        return torch.linalg.solve_triangular(self.matrix, centred, upper=False).mT
+        # Each column in its own standard deviations first. What then is too far out for the substitution is
+        # solved at a distance and scaled back: it may become infinite, never NaN.
+        std = self.matrix.diagonal(dim1=-2, dim2=-1)
+        offset = finite((x - self.mean[..., None, :]) / std[..., None, :])
+        factor = shrinking(offset, _SOLVABLE)
+        lower = self.matrix / std[..., None]
+        return torch.linalg.solve_triangular(lower, (offset * factor).mT, upper=False).mT / factor
 
     def inverse(self, z: Float[Tensor, "*batch M d"]) -> Float[Tensor, "*batch M d"]:
         """Points in standard units to the data's units."""
@@ -72,9 +81,15 @@ def _fit(x: Float[Tensor, "*batch N d"], mask: Float[Tensor, "P N"], constant: s
     """Moments of the points that each row of the mask selects."""
     dim = x.shape[-1]
     count = mask.sum(-1)[:, None]
-    mean = mask @ x / count.clamp_min(1)
+    # In units that are powers of two, first of the points, then of their distances from the mean: squares
+    # neither overflow nor underflow, and nothing is rounded.
+    chosen = torch.where(mask[..., None] > 0, x[..., None, :, :], 0)
+    unit = _column_units(chosen)
+    mean = (chosen / unit).sum(-2, keepdim=True) / count[..., None].clamp_min(1)
     # Two passes, not sums of squares: a large mean would cancel all digits of a small variance.
-    centred = (x[..., None, :, :] - mean[..., None, :]) * mask[..., None]
+    centred = (chosen / unit - mean) * mask[..., None]
+    spread = _column_units(centred)
+    centred = centred / spread
     scatter = centred.mT @ centred
     variance = scatter.diagonal(dim1=-2, dim2=-1) / (count - 1).clamp_min(1)
 
@@ -92,5 +107,15 @@ def _fit(x: Float[Tensor, "*batch N d"], mask: Float[Tensor, "P N"], constant: s
     kept = torch.where(varies, variance, torch.ones_like(variance))
     identity = torch.eye(dim, dtype=x.dtype, device=x.device)
     covariance = off_diagonal * (1 - identity) + torch.diag_embed(kept)
-    mean = torch.where(count > 1, mean, torch.zeros_like(mean))
-    return Whitening(mean, torch.linalg.cholesky(covariance))
+    factor = torch.linalg.cholesky(covariance)
+    # Back in the data's units, small factors first: a standard deviation is finite where the data are.
+    unit, spread = unit.squeeze(-2), spread.squeeze(-2)
+    unit_of_matrix, spread = torch.where(varies, unit, 1), torch.where(varies, spread, 1)
+    matrix = unit_of_matrix[..., None] * (spread[..., None] * factor)
+    mean = torch.where(count > 1, unit * mean.squeeze(-2), 0)
+    return Whitening(mean, matrix)
+
+
+def _column_units(x: Float[Tensor, "*batch N d"]) -> Float[Tensor, "*batch 1 d"]:
+    """For each column the power of two next to its largest magnitude; 1 where there are no rows."""
+    return power_of_two(F.pad(x.abs(), (0, 0, 0, 1)).amax(-2, keepdim=True))

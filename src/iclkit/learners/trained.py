@@ -16,6 +16,7 @@ from iclkit.energy.partition import LogPartition
 from iclkit.errors import UserError
 from iclkit.learners.base import DensityLearner, Predictive
 from iclkit.learners.standardise import Whitening
+from iclkit.networks import within_reach
 from iclkit.tasks import DensityTask
 
 # Contexts whose landscapes a predictive keeps (each holds its encoded points and its quadrature).
@@ -124,7 +125,8 @@ class EnergyDensity(DensityLearner):
         """The landscape of contexts that have been checked."""
         dtype = self.network.readout.weight.dtype
         if not self.standardise:
-            return self._averaged(context.to(dtype), context.to(dtype))
+            points = within_reach(context).to(dtype)
+            return self._averaged(points, points)
         # In float64 until the points are in standard units: float32 has few digits left beside a large mean.
         data = context.double()
         whitening = Whitening.fit(data, constant)

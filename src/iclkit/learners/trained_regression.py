@@ -9,13 +9,13 @@ from typing import Any
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
-from torch.distributions import MixtureSameFamily
 from torch.nn import functional as F
 
 from iclkit.errors import UserError
 from iclkit.learners.regression import ProbabilisticLearner, RegressionLearner, check_queries
+from iclkit.networks import within_reach
 from iclkit.regression import InContextRegressor
-from iclkit.regression.mixture import gaussian_mixture
+from iclkit.regression.mixture import GaussianMixture, gaussian_mixture
 from iclkit.regression.units import Units
 from iclkit.tasks import RegressionTask
 
@@ -100,7 +100,7 @@ class TrainedRegressor(RegressionLearner):
         """What the network says of every y_n."""
         self._check_device(x)
         if not self.standardise:
-            return _Said(self._in_parts(self._padded(x).to(self._dtype), y.to(self._dtype)))
+            return _Said(self._in_parts(self._seen(self._padded(x)), self._seen(y[..., None])[..., 0]))
         said = self._in_units(x[:, :-1], y[:, :-1], x[:, :, None], torch.arange(x.shape[1], device=x.device))
         assert said.units is not None
         mean, std = said.units
@@ -117,11 +117,15 @@ class TrainedRegressor(RegressionLearner):
     def _answer(self, x: Tensor, y: Tensor, queries: Tensor, prefixes: list[int]) -> _Said:
         """What the network says at queries [B, P, K, d] after their prefixes."""
         self._check_device(x)
-        longest, dtype = max(prefixes), self._dtype
+        longest = max(prefixes)
         x, y, lengths = x[:, :longest], y[:, :longest], torch.tensor(prefixes, device=x.device)
         if self.standardise:
             return self._in_units(x, y, queries, lengths)
-        inputs = self._padded(x).to(dtype), y.to(dtype), self._padded(queries).to(dtype)
+        inputs = (
+            self._seen(self._padded(x)),
+            self._seen(y[..., None])[..., 0],
+            self._seen(self._padded(queries)),
+        )
         return _Said(self.network.queries(*inputs, lengths))
 
     def _in_units(
@@ -132,7 +136,7 @@ class TrainedRegressor(RegressionLearner):
         lengths: Int[Tensor, " P"],
     ) -> _Said:
         """What the network says at queries after prefixes, each in the units of its own pairs."""
-        (batch, count), dtype = queries.shape[:2], self._dtype
+        batch, count = queries.shape[:2]
         # In float64 until the data are in standard units: float32 has few digits left beside a large mean.
         x, queries, y = self._padded(x.double()), self._padded(queries.double()), y.double()
         flat, outputs, means, stds = queries.flatten(0, 1), [], [], []
@@ -141,9 +145,10 @@ class TrainedRegressor(RegressionLearner):
         for rows in torch.arange(batch * count, device=x.device).split(size):
             context, targets, own = x[rows // count], y[rows // count], lengths[rows % count]
             units = Units.fit(context, targets, own)
-            context, targets = units.inputs(context).to(dtype), units.targets(targets).to(dtype)
-            asked = units.inputs(flat[rows]).to(dtype)[:, None]
-            outputs.append(self.network.queries(context, targets, asked, own[:, None])[:, 0])
+            # Pairs after the prefix are encoded too, and hidden: they may be of any size in its units.
+            context, targets = self._seen(units.inputs(context)), self._seen(units.targets(targets)[..., None])
+            asked = self._seen(units.inputs(flat[rows]))[:, None]
+            outputs.append(self.network.queries(context, targets[..., 0], asked, own[:, None])[:, 0])
             means.append(units.y_mean)
             stds.append(units.y_std)
         mean, std = (torch.cat(parts).view(batch, count, 1) for parts in (means, stds))
@@ -159,6 +164,11 @@ class TrainedRegressor(RegressionLearner):
     @property
     def _dtype(self) -> torch.dtype:
         return next(self.network.parameters()).dtype
+
+    def _seen(self, values: Float[Tensor, "*batch columns"]) -> Float[Tensor, "*batch columns"]:
+        """Values as the network reads them: in its type, and no larger than its LayerNorms can square."""
+        values = values.to(self._dtype)
+        return within_reach(values) if self.network.bounded else values
 
     def _padded(self, x: Float[Tensor, "*batch columns"]) -> Float[Tensor, "*batch d"]:
         missing = self.network.dim - x.shape[-1]
@@ -183,7 +193,7 @@ class TrainedProbabilisticRegressor(TrainedRegressor, ProbabilisticLearner):  # 
         if not self.network.components:
             raise UserError("the network says no density (components = 0); use TrainedRegressor")
 
-    def _distribution(self, x: Tensor, y: Tensor) -> MixtureSameFamily:
+    def _distribution(self, x: Tensor, y: Tensor) -> GaussianMixture:
         return _mixture(self._say(x, y))
 
     def distribution_queries(
@@ -192,7 +202,7 @@ class TrainedProbabilisticRegressor(TrainedRegressor, ProbabilisticLearner):  # 
         y: Float[Tensor, "B N"],
         queries: Float[Tensor, "B P K d"],
         prefixes: Sequence[int] | None = None,
-    ) -> MixtureSameFamily:
+    ) -> GaussianMixture:
         """The distributions of y at K queries after each of P prefixes, batch shape [B, P, K].
 
         Args:
@@ -214,5 +224,5 @@ def trained_regressor(network: InContextRegressor, **fields: Any) -> TrainedRegr
     return kind(network, **fields)
 
 
-def _mixture(said: _Said) -> MixtureSameFamily:
+def _mixture(said: _Said) -> GaussianMixture:
     return gaussian_mixture(said.outputs, *(said.units or ()))

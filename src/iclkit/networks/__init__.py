@@ -7,6 +7,7 @@ from iclkit.networks.embedding import PointEmbedding
 from iclkit.networks.hooks import Hooked, HookPoint
 from iclkit.networks.layout import Layout
 from iclkit.networks.linear_attention import MergedAttention
+from iclkit.networks.magnitudes import finite, power_of_two, shrinking, within_reach
 from iclkit.networks.masks import Mask
 from iclkit.networks.recurrent import Recurrent
 from iclkit.networks.transformer import Transformer
@@ -29,4 +30,8 @@ __all__ = [
     "PointEmbedding",
     "Recurrent",
     "Transformer",
+    "finite",
+    "power_of_two",
+    "shrinking",
+    "within_reach",
 ]

@@ -138,6 +138,8 @@ class InContextRegressor(Hooked):
         self.components = components
         self.negated = negated
         self.joined = tokens == "joined"
+        # Whether outputs are bounded, as LayerNorms or gates make them; weights by hand may look otherwise.
+        self.bounded = embedding == "linear" and layout is None and (norm or backbone != "transformer")
         self.registers = registers
         self.tokens = PairTokens(
             dim, width, max_points, self.joined, embedding, positions == "learned", bias, start_token

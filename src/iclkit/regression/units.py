@@ -7,6 +7,9 @@ from dataclasses import dataclass
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
+from torch.nn import functional as F
+
+from iclkit.networks import power_of_two
 
 
 @dataclass(frozen=True)
@@ -29,17 +32,21 @@ class Units:
     def fit(x: Float[Tensor, "R N d"], y: Float[Tensor, "R N"], lengths: Int[Tensor, " R"]) -> Units:
         """Moments of the first `lengths[r]` pairs of each row; fewer than two know no units (0 and 1)."""
         columns = torch.cat([x, y[..., None]], -1)
-        mask = (torch.arange(x.shape[1], device=x.device) < lengths[:, None]).to(x.dtype)[
-            ..., None
-        ]  # [R, N, 1]
+        chosen = (torch.arange(x.shape[1], device=x.device) < lengths[:, None])[..., None]  # [R, N, 1]
+        columns = torch.where(chosen, columns, 0)
         count = lengths.to(x.dtype)[:, None]
-        mean = (columns * mask).sum(1) / count.clamp_min(1)
+        # In units that are powers of two, first of the values, then of their distances from the mean: squares
+        # neither overflow nor underflow, and nothing is rounded.
+        unit = power_of_two(F.pad(columns.abs(), (0, 0, 0, 1)).amax(1))
+        mean = (columns / unit[:, None]).sum(1) / count.clamp_min(1)
         # Two passes, not sums of squares: a large mean would cancel all digits of a small variance.
-        variance = ((columns - mean[:, None]) * mask).square().sum(1) / (count - 1).clamp_min(1)
+        centred = torch.where(chosen, columns / unit[:, None] - mean[:, None], 0)
+        spread = power_of_two(F.pad(centred.abs(), (0, 0, 0, 1)).amax(1))
+        variance = (centred / spread[:, None]).square().sum(1) / (count - 1).clamp_min(1)
         # Judged by the values themselves: rounding of the mean leaves a constant column some variance.
-        varies = ((columns != columns[:, :1]) & (mask > 0)).any(1) & (variance > 0)
-        std = torch.where(varies, variance, 1).sqrt()
-        mean = torch.where(count > 1, mean, 0)
+        varies = ((columns != columns[:, :1]) & chosen).any(1) & (variance > 0)
+        std = torch.where(varies, unit * (spread * variance.sqrt()), 1)
+        mean = torch.where(count > 1, unit * mean, 0)
         return Units(mean[:, :-1], std[:, :-1], mean[:, -1], std[:, -1])
 
     def inputs(self, x: Float[Tensor, "R *points d"]) -> Float[Tensor, "R *points d"]:
