@@ -1,0 +1,129 @@
+"""What torch lets a caller set around a call, kept out of it: number type, device, autocast, gradients.
+
+A result must not depend on what stands around the call: a notebook with float64 as its default, a training loop
+under autocast, a service in inference mode. Nothing process-wide is changed to that end, so other threads see
+nothing of it: the default number type, which torch keeps for the whole process, is overridden call by call.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
+
+_AUTOCAST = ("cpu", "cuda", "mps", "xpu")
+# Functions whose result is of the default type whatever they are given, unless they are told a type.
+_FLOATS = {
+    torch.empty,
+    torch.eye,
+    torch.linspace,
+    torch.logspace,
+    torch.normal,
+    torch.ones,
+    torch.rand,
+    torch.randn,
+    torch.zeros,
+}
+# Functions whose result is of the default type if Python numbers with a fraction are all they are given.
+_OF_NUMBERS = {torch.arange, torch.as_tensor, torch.asarray, torch.full, torch.scalar_tensor, torch.tensor}
+# Functions that are asked for a type by their name or by an argument that is no dtype.
+_CASTS = {Tensor.double, Tensor.half, Tensor.bfloat16, Tensor.to, Tensor.type, Tensor.view}
+
+
+@contextlib.contextmanager
+def neutral(*, grad: bool | None = None) -> Iterator[None]:
+    """A block that computes as in a fresh process, whatever was set around it; it leaves all as it was.
+
+    New tensors are float32 and on the CPU unless they are told otherwise, autocast is off, and every tensor may
+    be used for gradients later. Costs some ten microseconds; calls within cost what they did, unless another
+    default type or device was set.
+
+    Args:
+        grad: Whether gradients are recorded; None leaves that to the caller, as for results that he may
+            differentiate. In inference mode there is no caller's choice: they are then not recorded.
+    """
+    with contextlib.ExitStack() as stack:
+        if torch.is_inference_mode_enabled():
+            stack.enter_context(torch.inference_mode(False))
+            # Leaving the mode would record gradients, which nobody asked for.
+            grad = bool(grad)
+        if grad is not None and grad != torch.is_grad_enabled():
+            stack.enter_context(torch.set_grad_enabled(grad))
+        for kind in _AUTOCAST:
+            if torch.is_autocast_enabled(kind):
+                stack.enter_context(torch.autocast(kind, enabled=False))
+        if torch.get_default_device().type != "cpu":
+            stack.enter_context(torch.device("cpu"))
+        if torch.get_default_dtype() != torch.float32:
+            stack.enter_context(_Float32())
+        yield
+
+
+class _Float32(TorchFunctionMode):
+    """Calls give float32 where they would give the default type, in this thread alone."""
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        if kwargs.get("dtype") is not None or kwargs.get("out") is not None:
+            return func(*args, **kwargs)
+        if func in _FLOATS and not _tensors(args, kwargs):
+            return func(*args, **{**kwargs, "dtype": torch.float32})
+        result = func(*args, **kwargs)
+        if not isinstance(result, Tensor) or result.dtype != torch.get_default_dtype() or func in _CASTS:
+            return result
+        if func in _OF_NUMBERS:
+            # By number, not by rounding the result: both are the same, for Python's numbers are doubles.
+            return func(*args, **kwargs, dtype=torch.float32) if _plain(args, kwargs) else result
+        given = _tensors(args, kwargs)
+        if not given or any(tensor.is_floating_point() or tensor.is_complex() for tensor in given):
+            return result
+        # Integers became fractions (n / 2, log n): torch first casts them to the default type; so does this.
+        # Where only integers or booleans may stand, as the condition of `where`, the numbers beside decide.
+        try:
+            return func(*_cast(args, Tensor), **_cast(kwargs, Tensor))
+        except (RuntimeError, TypeError):
+            return func(*_cast(args, float), **_cast(kwargs, float))
+
+
+def _tensors(*values: Any) -> list[Tensor]:
+    """The tensors among arguments, also in lists and dictionaries."""
+    found: list[Tensor] = []
+    for value in values:
+        if isinstance(value, Tensor):
+            found.append(value)
+        elif isinstance(value, (tuple, list)):
+            found += _tensors(*value)
+        elif isinstance(value, dict):
+            found += _tensors(*value.values())
+    return found
+
+
+def _cast(value: Any, kind: type) -> Any:
+    """Arguments with all tensors, or all numbers with a fraction, as tensors of float32."""
+    if isinstance(value, kind):
+        return torch.as_tensor(value, dtype=torch.float32)
+    if isinstance(value, (tuple, list)):
+        return type(value)(_cast(member, kind) for member in value)
+    if isinstance(value, dict):
+        return {name: _cast(member, kind) for name, member in value.items()}
+    return value
+
+
+def _plain(*values: Any) -> bool:
+    """Whether no member carries a type of its own, as tensors and NumPy's arrays and numbers do."""
+    for value in values:
+        if isinstance(value, (tuple, list)):
+            if not _plain(*value):
+                return False
+        elif isinstance(value, dict):
+            if not _plain(*value.values()):
+                return False
+        elif hasattr(value, "dtype"):
+            return False
+    return True
