@@ -464,11 +464,6 @@ def test_version_and_bare_command(run: Run) -> None:
     assert told.err.startswith("usage: iclkit COMMAND")
 
 
-def test_only_the_first_process_speaks(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("RANK", "1")
-    assert run("train", "nothing") == Told(2, "", "")
-
-
 # The process itself
 
 

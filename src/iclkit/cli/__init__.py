@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import importlib
-import io
 import os
 import sys
+import traceback
 import warnings
 from collections.abc import Iterator, Sequence
 
 from iclkit import __version__
-from iclkit.errors import UserError, shown, unknown
+from iclkit.cli.streams import flush_output, occupy_descriptors, tell, usable_streams
+from iclkit.errors import UserError, unknown
 
 # Every command: the module whose `run(argv)` carries it out, and what it does. One line for a new one.
 COMMANDS = {
@@ -47,6 +48,11 @@ COMMANDS = {
 
 _INTERRUPTED = 130
 _BROKEN_PIPE = 141
+_UNEXPECTED = 1
+# Set, it shows where in the package an unexpected error came from.
+_TRACEBACK = "ICLKIT_TRACEBACK"
+# torch has no class of its own for memory that a processor lacks, nor for tensors that no machine could hold.
+_TOO_LARGE = ("memory", "Storage size calculation overflowed", "numel: integer multiplication overflow")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -56,33 +62,65 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: Arguments after the program's name; those of this process by default.
 
     Returns:
-        Exit code: 0; 2 for a mistake of the user's, told in one line on the error stream; 130 if interrupted.
+        Exit code: 0; 2 for a mistake of the user's, told in one line on the error stream; 130 if interrupted;
+        141 if nobody reads the output any more; 1 for a fault of the package itself, in one line too.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
-    try:
-        with _plain_warnings(), _printable():
-            code = _dispatch(arguments)
-            sys.stdout.flush()
+    if argv is None:
+        occupy_descriptors()
+    with usable_streams():
+        code = _guarded(arguments)
+        failed = flush_output()
+        if failed is None or code:
             return code
+        if isinstance(failed, BrokenPipeError):
+            return _BROKEN_PIPE
+        return _fail(_of_the_system(failed))
+
+
+def _guarded(arguments: list[str]) -> int:
+    """Run one command; every end that is none of its results is told in one line."""
+    try:
+        with _plain_warnings():
+            return _dispatch(arguments)
     except UserError as error:
         return _fail(str(error))
     except SystemExit as stop:  # help, and processes of torchrun that do not lead
-        return stop.code if isinstance(stop.code, int) else 0
+        if isinstance(stop.code, str):
+            return _fail(stop.code)
+        return int(stop.code or 0)
     except KeyboardInterrupt:
         return _fail("interrupted", _INTERRUPTED)
-    except BrokenPipeError:
-        # Nobody reads any more (`| head`). What is still buffered must not raise again at exit.
-        with contextlib.suppress(OSError, ValueError):
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except BrokenPipeError:  # `| head`
         return _BROKEN_PIPE
-    except (MemoryError, RuntimeError) as error:
-        # torch has no class of its own for memory that the processor lacks.
-        if not (isinstance(error, MemoryError) or "memory" in str(error)):
-            raise
-        return _fail("out of memory; make the batch, the network or the file smaller")
     except OSError as error:
-        what = f"{error.filename}: {error.strerror}" if error.filename else str(error)
-        return _fail(what)
+        return _fail(_of_the_system(error))
+    except Exception as error:
+        if isinstance(error, MemoryError) or any(words in str(error) for words in _TOO_LARGE):
+            return _fail("out of memory; make the batch, the network or the file smaller")
+        return _unexpected(error)
+
+
+def _of_the_system(error: OSError) -> str:
+    """What the system refused, with the name of what it was."""
+    if error.filename is not None:
+        names = [
+            os.fsdecode(name) for name in (error.filename, error.filename2) if isinstance(name, str | bytes)
+        ]
+        return f"{' and '.join(names) or error.filename}: {error.strerror}"
+    return error.strerror or str(error) or type(error).__name__
+
+
+def _unexpected(error: Exception) -> int:
+    """A fault of the package: one line, and the traceback for those who ask for it."""
+    if os.environ.get(_TRACEBACK):
+        traceback.print_exception(error)
+    what = str(error).strip().partition("\n")[0][:200]
+    return _fail(
+        f"unexpected {type(error).__name__}{': ' if what else ''}{what}; this is a fault of iclkit; please "
+        f"report it with the traceback that {_TRACEBACK}=1 shows",
+        _UNEXPECTED,
+    )
 
 
 def _dispatch(argv: list[str]) -> int:
@@ -121,27 +159,8 @@ def _overview() -> str:
 
 
 def _fail(message: str, code: int = 2) -> int:
-    # Of the processes of one run, the first speaks for all.
-    if os.environ.get("RANK", "0") == "0":
-        with contextlib.suppress(OSError):
-            print(f"iclkit: error: {shown(' '.join(message.split()))}", file=sys.stderr)
+    tell(f"iclkit: error: {' '.join(message.split())}")
     return code
-
-
-@contextlib.contextmanager
-def _printable() -> Iterator[None]:
-    """Print ? for what the terminal or file has no letter for; afterwards that is a mistake again."""
-    out = sys.stdout
-    if not isinstance(out, io.TextIOWrapper):
-        yield
-        return
-    before = out.errors
-    out.reconfigure(errors="replace")
-    try:
-        yield
-    finally:
-        with contextlib.suppress(ValueError, OSError):  # closed, or nobody reads it any more
-            out.reconfigure(errors=before)
 
 
 @contextlib.contextmanager
@@ -149,7 +168,7 @@ def _plain_warnings() -> Iterator[None]:
     """Warnings meant for the user as one plain line each; the filters are put back afterwards."""
 
     def show(message, category, filename, lineno, file=None, line=None) -> None:
-        print(f"iclkit: warning: {shown(' '.join(str(message).split()))}", file=sys.stderr)
+        tell(f"iclkit: warning: {' '.join(str(message).split())}")
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

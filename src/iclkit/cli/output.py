@@ -4,54 +4,164 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import errno
 import io
 import os
 import secrets
+import stat
 import sys
-from collections.abc import Sequence
+import time
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from iclkit.errors import UserError, shown
+from iclkit.cli.streams import check_output, tell
+from iclkit.errors import UserError
+
+# Seconds that a pipe's reader may come later than what it reads.
+_PATIENCE = 2.0
 
 
 def check(out: Path | None, force: bool, inputs: Sequence[Path | None]) -> None:
     """Refuse an output file that cannot be written, or that would take another's place.
 
     Args:
-        out: The file; None for standard output.
+        out: The file; None for standard output. A link stands for what it points to. Pipes and devices such as
+            /dev/stdout are written into.
         force: Whether a file that is there may be replaced.
         inputs: Files that are read, which are never replaced.
     """
     if out is None:
+        check_output()
         return
-    if not out.parent.is_dir():
-        raise UserError(f"the folder {out.parent} does not exist; make it first")
-    if out.is_dir():
+    kind = _kind(out)
+    if kind == "folder":
         raise UserError(f"{out} is a folder; name a file")
+    if kind in ("disk", "socket"):
+        raise UserError(f"{out} is a {kind}, which no result is written to; name a file")
     for path in inputs:
-        if path is not None and path.exists() and out.exists() and out.samefile(path):
+        if path is not None and kind is not None and path.exists() and out.samefile(path):
             raise UserError(f"{out} is the file that is read; name another")
-    if out.exists() and not force:
+    if kind == "stream":
+        if _descriptor(out) == 1:
+            check_output()
+        return
+    if kind == "file" and not force:
         raise UserError(f"{out} exists; name another file, or replace it by --force")
-    if not os.access(out.parent, os.W_OK):
-        raise UserError(f"the folder {out.parent} cannot be written to")
+    folder = _target(out).parent
+    if not folder.is_dir():
+        raise UserError(f"the folder {folder} does not exist; make it first")
+    if not os.access(folder, os.W_OK):
+        raise UserError(f"the folder {folder} cannot be written to")
 
 
 def write(out: Path, content: bytes) -> None:
-    """Create or replace a file atomically; nothing is left behind if that fails."""
-    partial = out.with_name(f".{out.name}.{secrets.token_hex(4)}")
+    """Create or replace a file atomically; nothing is left behind if that fails, and the old one stays.
+
+    A link stays too: what it points to is replaced. A pipe or a device is written into.
+
+    Raises:
+        OSError: With the name of the file.
+        UserError: A pipe that nobody reads from.
+    """
+    kind = _kind(out)
+    if kind == "stream":
+        with _named(out):
+            _write_stream(out, content)
+        return
+    target = _target(out)
+    # The name says nothing of the target's, which may be as long as names can be.
+    partial = target.with_name(f".partial-{secrets.token_hex(8)}")
     try:
-        with partial.open("wb") as file:
+        with _named(out), partial.open("wb") as file:
+            if kind == "file":  # who may read it does not change
+                os.chmod(partial, stat.S_IMODE(target.stat().st_mode))
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
-        os.replace(partial, out)
+            os.replace(partial, target)
     finally:
         with contextlib.suppress(OSError):
             partial.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def _named(out: Path) -> Iterator[None]:
+    """Let errors of the system name the file that the user named."""
+    try:
+        yield
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(out)) from error
+
+
+def _kind(path: Path) -> str | None:
+    """What is behind a name, links followed: "file", "folder", "stream", "disk", "socket"; None for nothing."""
+    if _descriptor(path) is not None:
+        return "stream"
+    try:
+        mode = path.stat().st_mode
+    except FileNotFoundError:
+        return None
+    except NotADirectoryError:
+        raise UserError(f"{path.parent} is no folder; name a file in a folder") from None
+    if stat.S_ISDIR(mode):
+        return "folder"
+    if stat.S_ISFIFO(mode) or stat.S_ISCHR(mode):
+        return "stream"
+    return "disk" if stat.S_ISBLK(mode) else "socket" if stat.S_ISSOCK(mode) else "file"
+
+
+def _target(path: Path) -> Path:
+    """The file that a name stands for, links followed; it may be missing."""
+    return Path(os.path.realpath(path)) if path.is_symlink() else path
+
+
+def _descriptor(path: Path) -> int | None:
+    """The number of the open file that /dev/stdout and its like stand for, if it is open."""
+    if str(path) in ("/dev/stdout", "/dev/stderr"):
+        number = 1 if path.name == "stdout" else 2
+    elif str(path.parent) in ("/dev/fd", "/proc/self/fd") and path.name.isdecimal():
+        number = int(path.name)
+    else:
+        return None
+    try:
+        os.fstat(number)
+    except OSError:
+        return None
+    return number
+
+
+def _write_stream(out: Path, content: bytes) -> None:
+    """Write into what is open already, a pipe or a device."""
+    number = _descriptor(out)
+    if number is None:
+        handle = _open_stream(out)
+        os.set_blocking(handle, True)
+    else:  # not opened anew: what was written before stays
+        sys.stdout.flush()
+        handle = os.dup(number)
+    try:
+        with open(handle, "wb") as file:
+            file.write(content)
+    except BrokenPipeError:
+        raise UserError(f"the reader of {out} left before all was written") from None
+
+
+def _open_stream(out: Path) -> int:
+    """Open a pipe, for whose reader it waits a moment, or a device."""
+    end = time.monotonic() + _PATIENCE
+    while True:
+        try:
+            # Opened to wait, a pipe without a reader would keep this process for ever.
+            return os.open(out, os.O_WRONLY | os.O_NONBLOCK | os.O_NOCTTY)
+        except OSError as error:
+            if error.errno != errno.ENXIO:
+                raise
+        if time.monotonic() > end:
+            raise UserError(f"nobody reads from the pipe {out}; start its reader first")
+        time.sleep(0.02)
 
 
 def write_table(out: Path | None, names: Sequence[str], values: NDArray[np.float64]) -> None:
@@ -67,9 +177,8 @@ def write_table(out: Path | None, names: Sequence[str], values: NDArray[np.float
 
 
 def note(message: str) -> None:
-    """A line that goes with the result, not into it; of the processes of one run, the first speaks for all."""
-    if os.environ.get("RANK", "0") == "0":
-        print(f"iclkit: {shown(message)}", file=sys.stderr)
+    """A line that goes with the result, not into it."""
+    tell(f"iclkit: {message}")
 
 
 def check_folder(out: Path, force: bool, sign: str) -> None:
@@ -82,5 +191,12 @@ def check_folder(out: Path, force: bool, sign: str) -> None:
     """
     if out.exists() and not out.is_dir():
         raise UserError(f"{out} is a file; name a folder")
+    if out.is_symlink() and not out.exists():
+        raise UserError(f"{out} is a link to nothing; name a folder")
     if out.is_dir() and any(out.iterdir()) and not ((out / sign).is_file() or force):
         raise UserError(f"{out} is not empty and holds no {sign}; name another folder, or insist by --force")
+    above = next(folder for folder in (out, *out.absolute().parents) if folder.exists())
+    if not above.is_dir():
+        raise UserError(f"{above} is a file, so {out} can be no folder; name another")
+    if not os.access(above, os.W_OK):
+        raise UserError(f"the folder {above} cannot be written to")

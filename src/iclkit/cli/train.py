@@ -38,21 +38,32 @@ def run(argv: list[str]) -> None:
     if given.stop_after is not None and given.stop_after < 1:
         raise UserError(f"--stop-after must be at least 1, given {given.stop_after}")
 
-    _check_device(given.device)
-
     from iclkit.training import train
+    from iclkit.training.distributed import JoinError, launched, place
 
+    place(given.device)  # a mistake is told before minutes of work
+    rank, _ = launched()
     out = given.out or Path("runs") / recipe.name
-    train(
-        recipe,
-        out,
-        resume=given.resume,
-        steps=given.steps,
-        progress=not given.quiet,
-        stop_after=given.stop_after,
-        device=given.device,
-    )
-    note(f"the run is in {out}; use it as --model {out}, or make a model folder: iclkit export {out} FOLDER")
+    try:
+        train(
+            recipe,
+            out,
+            resume=given.resume,
+            steps=given.steps,
+            progress=not given.quiet,
+            stop_after=given.stop_after,
+            device=given.device,
+        )
+    except JoinError:
+        raise
+    except UserError:
+        if rank:  # of the processes that have joined, the first speaks for all
+            raise SystemExit(2) from None
+        raise
+    if not rank:
+        note(
+            f"the run is in {out}; use it as --model {out}, or make a model folder: iclkit export {out} FOLDER"
+        )
 
 
 def _parser() -> Parser:
@@ -92,15 +103,6 @@ def read_recipe(name: str) -> Recipe:
         return Recipe.from_json(path.read_text(encoding="utf-8"))
     except UnicodeDecodeError:
         raise UserError(f"{path} is not UTF-8 text") from None
-
-
-def _check_device(name: str | None) -> None:
-    import torch
-
-    try:
-        torch.device(name or "cpu")
-    except RuntimeError:
-        raise UserError(f"unknown device {name!r}; cpu and cuda are known, cuda:1 is the second GPU") from None
 
 
 def _options(recipe: Recipe) -> list[str]:

@@ -82,6 +82,71 @@ class World:
         return result
 
 
+class JoinError(UserError):
+    """Processes of one run that cannot find each other, which every one of them says."""
+
+
+def launched() -> tuple[int, int]:
+    """Which process this is, and how many there are, by the environment variables that torchrun sets.
+
+    Raises:
+        JoinError: Variables that contradict each other, or a part of them alone.
+    """
+    size = _whole("WORLD_SIZE", 1)
+    if size == 1:
+        return 0, 1
+    rank, port = _whole("RANK", 0), _whole("MASTER_PORT", 1)
+    missing = [name for name in ("RANK", "MASTER_ADDR", "MASTER_PORT") if not os.environ.get(name)]
+    if missing and not dist.is_initialized():
+        raise JoinError(
+            f"WORLD_SIZE={size} says that {size} processes share this run, but {' and '.join(missing)} "
+            f"{'is' if len(missing) == 1 else 'are'} not set; {_ADVICE}"
+        )
+    if rank >= size or port > 65535:
+        name, accepted, given = ("RANK", size - 1, rank) if rank >= size else ("MASTER_PORT", 65535, port)
+        raise JoinError(f"{name} must be at most {accepted}, given {given}; {_ADVICE}")
+    return rank, size
+
+
+_ADVICE = "start all processes by torchrun, or unset WORLD_SIZE to train in one"
+
+
+def _whole(name: str, least: int) -> int:
+    """A whole number in the environment; the least where there is none."""
+    text = os.environ.get(name) or str(least)
+    if not (text.isascii() and text.isdigit() and len(text) < 10 and int(text) >= least):
+        raise JoinError(
+            f"the environment variable {name} must be a whole number from {least} on, given {text!r}; {_ADVICE}"
+        )
+    return int(text)
+
+
+def place(device: torch.device | str | None) -> torch.device:
+    """Where to compute, if this machine can.
+
+    Args:
+        device: The processor (cpu) or a GPU (cuda, cuda:1); by default the process's own GPU, if there is one.
+
+    Raises:
+        UserError: A device that is none, or that is not here.
+    """
+    if device is None:
+        device = f"cuda:{_whole('LOCAL_RANK', 0)}" if torch.cuda.is_available() else "cpu"
+    known = "cpu and cuda are known, cuda:1 is the second GPU"
+    try:
+        found = torch.device(device)
+    except (RuntimeError, TypeError):
+        raise UserError(f"unknown device {str(device)!r}; {known}") from None
+    if found.type not in ("cpu", "cuda"):
+        raise UserError(f"training on device {str(found)!r} is not supported; {known}")
+    if found.type == "cuda" and not torch.cuda.is_available():
+        raise UserError(f"device {found} was asked for, but torch sees no GPU; use device cpu")
+    count = torch.cuda.device_count() if found.type == "cuda" else 1
+    if found.index is not None and found.index >= count:
+        raise UserError(f"there is no device {found}: the last of {count} is {found.type}:{count - 1}")
+    return found
+
+
 @contextmanager
 def join_world(device: torch.device | str | None = None) -> Iterator[World]:
     """The world that torchrun's environment variables describe; a single process without them.
@@ -91,24 +156,24 @@ def join_world(device: torch.device | str | None = None) -> Iterator[World]:
 
     Raises:
         UserError: A device that this machine does not have.
+        JoinError: Processes that do not find each other.
     """
-    size, rank = int(os.environ.get("WORLD_SIZE", "1")), int(os.environ.get("RANK", "0"))
-    if device is None:
-        local = int(os.environ.get("LOCAL_RANK", "0"))
-        device = f"cuda:{local}" if torch.cuda.is_available() else "cpu"
-    place = torch.device(device)
-    if place.type == "cuda" and not torch.cuda.is_available():
-        raise UserError(f"device {place} was asked for, but torch sees no GPU; use device cpu")
+    rank, size = launched()
+    where = place(device)
     if size == 1:
-        yield World(0, 1, place)
+        yield World(0, 1, where)
         return
     started = not dist.is_initialized()
     if started:
         # An explicit device lets the collective library bind to it; without one NCCL has to guess.
-        bound = place if place.type == "cuda" else None
-        dist.init_process_group("nccl" if bound else "gloo", device_id=bound)
+        bound = where if where.type == "cuda" else None
+        try:
+            dist.init_process_group("nccl" if bound else "gloo", device_id=bound)
+        except (RuntimeError, ValueError) as error:
+            said = str(error).strip().partition("\n")[0]
+            raise JoinError(f"process {rank} of {size} did not find the others: {said}; {_ADVICE}") from None
     try:
-        yield World(rank, size, place)
+        yield World(rank, size, where)
         if started:
             # Gloo's threads let go of the last tensors after the call that sent them. If the interpreter ends
             # before, the process aborts; while this waits, they can.
