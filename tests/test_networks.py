@@ -360,8 +360,14 @@ def test_queries_in_a_sequence_of_their_own_mask_equal_queries_against_memory(na
         ({"layers": 0}, "at least 1"),
         ({"dim": 0}, "at least 1"),
         ({"positions": "rotary"}, "given 'rotary'"),
-        ({"base_std": 0.0}, "base_std must be positive or None, given 0.0"),
-        ({"base_std": math.nan}, "base_std must be positive"),
+        ({"base_std": 0.0}, "base_std must lie in 1e-9..1e9 or be None, given 0.0"),
+        ({"base_std": math.nan}, "base_std must lie in"),
+        ({"base_std": 1e300}, "base_std must lie in"),
+        ({"base_std": 1e-300}, "base_std must lie in"),
+        ({"features": -1}, "features must not be negative, given -1"),
+        ({"features": 2, "wavelengths": (0.0, 1.0)}, "wavelengths must be the shortest and the longest"),
+        ({"features": 2, "wavelengths": (2.0, 1.0)}, "given 2.0 and 1.0"),
+        ({"features": 2, "wavelengths": (1.0, math.nan)}, "wavelengths must be"),
     ],
 )
 def test_sizes_that_cannot_be_built_are_refused(arguments: dict, message: str) -> None:

@@ -179,7 +179,7 @@ class Identification:
         from rich.console import Group
         from rich.text import Text
 
-        lines = [Text(f"\n{self.verdict}\n", style="bold"), *map(Text, self.notes)]
+        lines = [Text(f"\n{shown(self.verdict)}\n", style="bold"), *map(Text, map(shown, self.notes))]
         return Group(self.table().rich(f"{self.name} on {written(self.task)}"), *lines)
 
     def to_json(self) -> str:

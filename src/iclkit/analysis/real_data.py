@@ -21,8 +21,8 @@ from torch import Tensor
 
 from iclkit.analysis.density import check_sizes
 from iclkit.analysis.intervals import Curve
-from iclkit.analysis.table import Table
-from iclkit.errors import UserError, unknown
+from iclkit.analysis.table import Table, console
+from iclkit.errors import UserError, shown, unknown
 from iclkit.learners import DensityLearner
 from iclkit.learners.classical import GaussianMixtureLearner, KernelDensityLearner
 
@@ -183,7 +183,6 @@ def wins(results: Sequence[PairResult], size: int) -> int:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Print the benchmark's tables."""
-    import rich
     from rich.console import Console
 
     from iclkit.training.models import load
@@ -215,8 +214,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     label = model.name or Path(options.model).name
     for size in options.sizes:
         table = results_table(results, size).rich(f"{size} context points: log-likelihood, nats per point")
-        rich.print(table)
-        rich.print(f"{label} is above the best baseline on {wins(results, size)} of {len(results)} pairs.\n")
+        console().print(table)
+        print(
+            shown(f"{label} is above the best baseline on {wins(results, size)} of {len(results)} pairs.")
+            + "\n"
+        )
 
 
 def _datasets() -> Any:

@@ -23,8 +23,8 @@ from torch import Tensor
 
 from iclkit.analysis.fitted_regressors import FITTED, Fitted, fit_predict, require_sklearn
 from iclkit.analysis.intervals import Curve
-from iclkit.analysis.table import Table
-from iclkit.errors import UserError, unknown
+from iclkit.analysis.table import Table, console
+from iclkit.errors import UserError, shown, unknown
 from iclkit.learners.trained_regression import TrainedProbabilisticRegressor
 
 CONTEXT_SIZES = (16, 32, 64)
@@ -228,7 +228,6 @@ def summary(results: Sequence[TableResult], quantity: str, size: int) -> str:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Print the benchmark's tables."""
-    import rich
     from rich.console import Console
 
     from iclkit.training.models import load
@@ -261,8 +260,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     titles = {"r2": "R²", "log_density": "log-likelihood, nats per row in units of the target's deviation"}
     for size in options.sizes:
         for quantity, title in titles.items():
-            rich.print(results_table(results, quantity, size).rich(f"{size} rows shown: {title}"))
-            rich.print(f"{label} is {summary(results, quantity, size)}.\n")
+            console().print(results_table(results, quantity, size).rich(f"{size} rows shown: {title}"))
+            print(shown(f"{label} is {summary(results, quantity, size)}.") + "\n")
 
 
 def _datasets(function: str, **options: Any) -> Any:

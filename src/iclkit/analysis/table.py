@@ -3,16 +3,26 @@
 from __future__ import annotations
 
 import html
-from collections.abc import Mapping, Sequence
+import shutil
+import sys
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from iclkit.errors import shown
+
 if TYPE_CHECKING:
-    from rich.table import Table as RichTable
+    from rich.console import Console, ConsoleOptions, RenderableType
+    from rich.measure import Measurement
+    from rich.text import Text
 
 
-# Names up to this many characters stay whole beside many columns, which can break at their blanks.
+# Names up to this many characters stay whole in the narrowest terminal.
 _NAME = 20
+# What a column takes beside its cells, and a table beside its columns.
+_GAP, _BORDER = 3, 1
+# The width where nobody's screen limits it: of pipes and files.
+_UNLIMITED = 1_000_000
 
 
 @dataclass(frozen=True)
@@ -60,22 +70,93 @@ class Table:
         return f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(body)}</tbody></table>"
 
     def rich(self, title: str = "") -> RichTable:
-        """For a terminal."""
-        from rich.markup import escape
-        from rich.table import Table as RichTable
+        """For a terminal, see `RichTable`."""
+        return RichTable(self, title)
 
-        table = RichTable(title=title or None)
-        for index, column in enumerate(self.columns):
-            if index:
-                table.add_column(escape(column), justify="right", overflow="fold")
-            else:  # a name that is cut off may be another's; a long one goes on in the next line
-                longest = max(len(row[0]) for row in [self.columns, *self.rows])
-                table.add_column(escape(column), overflow="fold", min_width=min(longest, _NAME))
-        for i, row in enumerate(self.rows):
-            table.add_row(
-                *(f"[bold]{escape(c)}[/]" if (i, j) in self.best else escape(c) for j, c in enumerate(row))
-            )
-        return table
+
+@dataclass(frozen=True)
+class RichTable:
+    """A table that `rich` prints whole, however narrow the terminal: a number that is cut is a wrong one.
+
+    Columns that do not fit side by side follow below, with the names of the rows again. Where not even one fits
+    beside the names, each row becomes a list of its cells.
+
+    Args:
+        table: The table.
+        title: A line above it.
+    """
+
+    table: Table
+    title: str = ""
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[RenderableType]:
+        from rich.text import Text
+
+        if self.title:
+            yield Text(shown(self.title), style="italic")
+        widths = [max(map(_width, column)) for column in zip(self.table.columns, *self.table.rows, strict=True)]
+        room = options.max_width - _BORDER
+        # Beside columns that do not all fit, names go on in the next line: they are words, numbers are not.
+        whole = sum(width + _GAP for width in widths) <= room
+        names = (widths[0] if whole else min(widths[0], _NAME)) + _GAP
+        if any(names + width + _GAP > room for width in widths[1:]):
+            yield from self._lists()
+            return
+        group: list[int] = []
+        used = names
+        for place, width in enumerate(widths[1:], 1):
+            if used + width + _GAP > room:
+                yield self._grid(group, names - _GAP)
+                group, used = [], names
+            group.append(place)
+            used += width + _GAP
+        yield self._grid(group, names - _GAP)
+
+    def __rich_measure__(self, console: Console, options: ConsoleOptions) -> Measurement:
+        from rich.measure import Measurement
+
+        return Measurement(1, options.max_width)
+
+    def _grid(self, chosen: Sequence[int], names: int) -> RenderableType:
+        """The first column and some others."""
+        from rich.table import Table as Grid
+
+        grid = Grid()
+        grid.add_column(self._cell(self.table.columns[0]), overflow="fold", width=names)
+        for place in chosen:
+            grid.add_column(self._cell(self.table.columns[place]), justify="right", no_wrap=True)
+        for index, row in enumerate(self.table.rows):
+            grid.add_row(*(self._cell(row[j], (index, j) in self.table.best) for j in (0, *chosen)))
+        return grid
+
+    def _lists(self) -> Iterator[RenderableType]:
+        """Every row as lines, a cell in each."""
+        for index, row in enumerate(self.table.rows):
+            yield self._cell(row[0], (index, 0) in self.table.best)
+            for place, head in enumerate(self.table.columns[1:], 1):
+                line = self._cell(row[place], (index, place) in self.table.best)
+                yield self._cell(f"  {head}: ").append_text(line)
+
+    def _cell(self, text: str, best: bool = False) -> Text:
+        from rich.text import Text
+
+        return Text(shown(text), style="bold" if best else "")
+
+
+def console() -> Console:
+    """Where commands print tables: as wide as the terminal; without one, as wide as the tables."""
+    from rich.console import Console
+
+    width = max(shutil.get_terminal_size().columns, _NAME) if sys.stdout.isatty() else _UNLIMITED
+    # A height is given so that none is looked for.
+    return Console(width=width, height=25, markup=False, highlight=False, emoji=False)
+
+
+def _width(text: str) -> int:
+    """Columns of a terminal that a text takes."""
+    from rich.cells import cell_len
+
+    return cell_len(shown(text))
 
 
 def markdown(head: str, tables: Mapping[str, Table]) -> str:

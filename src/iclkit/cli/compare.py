@@ -133,11 +133,10 @@ def context_points(given: argparse.Namespace, learner: Any, default: int = 40) -
 
 def show(tables: Mapping[str, Table]) -> None:
     """Print tables under their titles."""
-    from rich.console import Console
+    from iclkit.analysis.table import console
 
-    console = Console()
     for title, table in tables.items():
-        console.print(table.rich(title))
+        console().print(table.rich(title))
 
 
 def save(folder: Path, name: str, found: Any, tables: Mapping[str, Table], figure: Any) -> None:

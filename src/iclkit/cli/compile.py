@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from iclkit.cli import output
 from iclkit.cli.actions import PICTURES, check_picture
 from iclkit.cli.parser import Parser, check_seed
+from iclkit.cli.streams import say
 from iclkit.errors import UserError, unknown
 
 if TYPE_CHECKING:
@@ -45,7 +46,7 @@ def run(argv: list[str]) -> None:
     program = _program(given, PROGRAMS[given.program])
     plan = planned(program, given.target)
     network = compile(program, given.target, scale=SCALE if given.scale is None else given.scale)
-    print(_report(given, program, plan, network))
+    say(_report(given, program, plan, network))
     if given.out is not None:
         save(network, given.out, name=given.program, overwrite=given.force)
         output.note(f"wrote {given.out}")

@@ -6,9 +6,10 @@ from fractions import Fraction
 from pathlib import Path
 
 from iclkit.cli import output
-from iclkit.cli.compare import check_options
+from iclkit.cli.compare import check_options, show
 from iclkit.cli.parser import Parser
 from iclkit.cli.specs import parse_learner
+from iclkit.cli.streams import say
 from iclkit.errors import UserError
 
 
@@ -59,10 +60,8 @@ def run(argv: list[str]) -> None:
     points = min([40, *(limit + 1 for limit in limits)]) if given.points is None else given.points
     found = ridge_diagonal(learners, dim, weight_std, points, given.episodes, given.seed, penalties)
 
-    from rich.console import Console
-
-    Console().print(found.table().rich("mean SPD / d to ridge regression"))
-    print(found.verdict)
+    show({"mean SPD / d to ridge regression": found.table()})
+    say(found.verdict)
     if given.out is not None:
         from iclkit.report.diagonal_figure import diagonal_figure
         from iclkit.report.figures import png

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, cast
 from iclkit.cli import output
 from iclkit.cli.compare import check_options, show
 from iclkit.cli.parser import Parser
+from iclkit.cli.streams import say
 from iclkit.errors import UserError
 
 if TYPE_CHECKING:
@@ -46,11 +47,9 @@ def run(argv: list[str]) -> None:
         f"{case.title}; {len(case.prompts)} episodes of {case.prompts.targets.shape[1]} demonstrations, "
         f"learning rate {found.rate:g}"
     )
-    print(head)
+    say(head)
     show(found.tables())
-    print(found.verdict)
-    for note in found.notes:
-        print(note)
+    say("\n".join([found.verdict, *found.notes]))
     if given.out is not None:
         _write(given.out, head, found)
 

@@ -32,9 +32,8 @@ def run(argv: list[str]) -> None:
     check_options(given, "identify.json")
 
     learner, task = model_and_task(given)
-    from rich.console import Console
-
     from iclkit.analysis.identify import identify
+    from iclkit.analysis.table import console
 
     found = identify(
         learner,
@@ -46,7 +45,7 @@ def run(argv: list[str]) -> None:
         context_sizes=given.sizes,
         fresh=given.fresh,
     )
-    Console().print(found)
+    console().print(found)
     if given.out is not None:
         from iclkit.report.figures import png
         from iclkit.report.identify_figure import identify_figure

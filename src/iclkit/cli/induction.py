@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from iclkit.cli import output
-from iclkit.cli.compare import check_options
+from iclkit.cli.compare import check_options, show
 from iclkit.cli.parser import Parser
+from iclkit.cli.streams import say
 from iclkit.errors import UserError
 
 if TYPE_CHECKING:
@@ -59,18 +60,14 @@ def run(argv: list[str]) -> None:
     recipes = induction_sweep(recipe, sorted(set(given.layers)), seeds)
     courses = [_course(one, given) for one in recipes]
 
-    from rich.console import Console
-
     from iclkit.analysis.inside.induction_study import InductionStudy
     from iclkit.analysis.table import markdown
     from iclkit.report.figures import png
     from iclkit.report.induction_figure import induction_figure
 
     found = InductionStudy(tuple(courses))
-    console = Console()
-    for title, table in found.tables().items():
-        console.print(table.rich(title))
-    print(found.verdict)
+    show(found.tables())
+    say(found.verdict)
     output.write(given.out / SIGN, found.to_json().encode())
     output.write(given.out / "induction.md", markdown(found.verdict, found.tables()).encode())
     output.write(given.out / "induction.png", png(induction_figure(found)))

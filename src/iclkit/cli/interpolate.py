@@ -5,6 +5,7 @@ from __future__ import annotations
 from iclkit.cli.compare import add_options, check_options, model_and_task, save, show
 from iclkit.cli.parser import Parser
 from iclkit.cli.specs import parse_learner
+from iclkit.cli.streams import say
 from iclkit.errors import UserError
 
 
@@ -46,7 +47,7 @@ def run(argv: list[str]) -> None:
     found = straight_lines(learner, other, task, ends, points, given.episodes, given.seed, given.steps)
     tables = {"Squared error": found.table()}
     show(tables)
-    print(found.verdict)
+    say(found.verdict)
     if given.out is not None:
         from iclkit.report.regression_figures import interpolation_figure
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Any
 
 from iclkit.cli.parser import Parser
+from iclkit.cli.streams import say
 from iclkit.errors import UserError
 
 
@@ -21,14 +21,14 @@ def run(argv: list[str]) -> None:
         learner = load(name)
         if not learner.card:
             raise UserError(f"{name} has no card; write one by: iclkit card {name}")
-        sys.stdout.write(learner.card if learner.card.endswith("\n") else learner.card + "\n")
+        say(learner.card.removesuffix("\n"))
         return
     known = shipped()
     if not known:
-        print("no model comes with this copy of the package; train one: iclkit train energy-tiny")
+        say("no model comes with this copy of the package; train one: iclkit train energy-tiny")
     width = max(map(len, known), default=0)
     for model, folder in known.items():
-        print(f"{model:{width}}  {_line(folder)}")
+        say(f"{model:{width}}  {_line(folder)}")
 
 
 def _line(folder: Path) -> str:

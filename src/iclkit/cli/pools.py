@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from iclkit.cli import output
-from iclkit.cli.compare import check_options
+from iclkit.cli.compare import check_options, show
 from iclkit.cli.parser import Parser
+from iclkit.cli.streams import say
 from iclkit.errors import UserError
 
 if TYPE_CHECKING:
@@ -52,17 +53,13 @@ def run(argv: list[str]) -> None:
 
     learners = _load(given.models or [str(path) for path in _train(given)])
 
-    from rich.console import Console
-
     from iclkit.analysis.task_diversity import task_diversity
 
     limits = [learner.limit for learner in learners.values() if learner.limit is not None]
     points = min([16, *(limit + 1 for limit in limits)]) if given.points is None else given.points
     found = task_diversity(learners, points, given.episodes, given.seed)
-    console = Console()
-    for title, table in found.tables().items():
-        console.print(table.rich(title))
-    print(found.verdict)
+    show(found.tables())
+    say(found.verdict)
     if given.out is not None:
         from iclkit.analysis.table import markdown
         from iclkit.report.figures import png

@@ -10,6 +10,7 @@ from iclkit.cli import output
 from iclkit.cli.compare import check_options, show
 from iclkit.cli.parser import Parser
 from iclkit.cli.probe_control import trained_control
+from iclkit.cli.streams import say
 from iclkit.errors import UserError
 
 if TYPE_CHECKING:
@@ -45,7 +46,7 @@ def run(argv: list[str]) -> None:
         control = trained_control(model, given.model)
     found = probe(model, task, **settings, beside=_beside(control), episodes=given.episodes, schedule=schedule)
     show(found.tables())
-    print(found.verdict)
+    say(found.verdict)
     if given.out is not None:
         _write(given.out, found)
 

@@ -24,6 +24,11 @@ def tell(line: str) -> None:
             print(shown(line), file=sys.stderr, flush=True)
 
 
+def say(text: str) -> None:
+    """Print lines of a result on standard output, with nothing in them that acts on a terminal."""
+    print("\n".join(map(shown, text.split("\n"))))
+
+
 def check_output() -> None:
     """Refuse to compute what would go to a standard output that is closed.
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, cast
 from iclkit.cli.output import note
 from iclkit.cli.parser import Parser
 from iclkit.cli.specs import with_fields
+from iclkit.cli.streams import say
 from iclkit.errors import UserError
 
 if TYPE_CHECKING:
@@ -216,7 +217,7 @@ def _help(parser: Parser, argv: list[str]) -> None:
     name = parser.parse_known_args(known)[0].recipe
     if name is not None:
         recipe = read_recipe(name)
-        print(f"\nFields of {recipe.name}:\n")
+        say(f"\nFields of {recipe.name}:\n")
         with contextlib.suppress(SystemExit):
             tyro.cli(
                 type(recipe),

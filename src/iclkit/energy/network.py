@@ -82,8 +82,15 @@ class EnergyTransformer(Hooked):
             raise UserError(f"heads must divide width, given {heads} heads and width {width}")
         if positions not in ("none", "learned"):
             raise UserError(f"positions must be 'none' or 'learned', given {positions!r}")
-        if base_std is not None and not base_std > 0:
-            raise UserError(f"base_std must be positive or None, given {base_std}")
+        if base_std is not None and not 1e-9 <= base_std <= 1e9:  # squares of others are no float32
+            raise UserError(f"base_std must lie in 1e-9..1e9 or be None, given {base_std}")
+        if features < 0:
+            raise UserError(f"features must not be negative, given {features}")
+        if not 1e-9 <= wavelengths[0] <= wavelengths[1] <= 1e9:
+            raise UserError(
+                "wavelengths must be the shortest and the longest, in 1e-9..1e9, "
+                f"given {wavelengths[0]} and {wavelengths[1]}"
+            )
         self.dim = dim
         self.max_points = max_points
         self.base_std = base_std
@@ -142,6 +149,7 @@ class EnergyTransformer(Hooked):
         per_query = prefixes.repeat_interleave(count)
         tokens = self.embedding(candidates.flatten(1, 2))
         if self.positions is not None:
+            self._check_length(int(prefixes.max()) + 1 if lengths else 0)
             tokens = tokens + self.positions[per_query]
         hidden = self.transformer.query(tokens, context.memories, per_query, twice)
         energy = self._read(hidden, candidates.flatten(1, 2))
@@ -171,9 +179,16 @@ class EnergyTransformer(Hooked):
     def _encode(self, x: Float[Tensor, "B N d"]) -> tuple[Float[Tensor, "B N"], EncodedContext]:
         tokens = self.embedding(x)
         if self.positions is not None:
+            self._check_length(x.shape[1])
             tokens = tokens + self.positions[: x.shape[1]]
         hidden, memories = self.transformer(tokens)
         return self._read(hidden, x), EncodedContext(memories, x.shape[1])
+
+    def _check_length(self, points: int) -> None:
+        if self.positions is not None and points > len(self.positions):
+            raise UserError(
+                f"{points} points are too many: learned positions reach {self.max_points} and one after them"
+            )
 
     def _read(self, hidden: Float[Tensor, "B T W"], x: Float[Tensor, "B T d"]) -> Float[Tensor, "B T"]:
         energy = self.readout(hidden).squeeze(-1)

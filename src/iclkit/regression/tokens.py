@@ -71,12 +71,27 @@ class PairTokens(nn.Module):
         return prefixes * self.per_pair + self.before
 
     def pairs(self, x: Float[Tensor, "B N d"], y: Float[Tensor, "B N"]) -> Float[Tensor, "B T W"]:
-        """The tokens of all pairs: N if joined, else 2N; behind the start token, if there is one."""
+        """The tokens of all pairs: N if joined, else 2N; behind the start token, if there is one.
+
+        Raises:
+            UserError: More pairs than learned positions reach, with a query after them.
+        """
+        self._check_length(x.shape[1])
         return self._embed(self._inputs(x, y))
 
     def sequence(self, x: Float[Tensor, "B N d"], y: Float[Tensor, "B N"]) -> Float[Tensor, "B T W"]:
-        """Interleaved tokens x_1, y_1, ..., x_N: every query with its context."""
+        """Interleaved tokens x_1, y_1, ..., x_N: every query with its context. Raises as `pairs`."""
+        self._check_length(x.shape[1] - 1)
         return self._embed(self._inputs(x, y)[:, :-1])
+
+    def _check_length(self, pairs: int) -> None:
+        if self.positions is None:
+            return
+        longest = (len(self.positions) - 1 - self.before) // self.per_pair
+        if pairs > longest:
+            raise UserError(
+                f"the context of {pairs} pairs is too long: learned positions reach {longest} pairs and a query"
+            )
 
     def _inputs(self, x: Float[Tensor, "B N d"], y: Float[Tensor, "B N"]) -> Float[Tensor, "B T _"]:
         x = x if self.features is None else self.features(x)
@@ -90,9 +105,6 @@ class PairTokens(nn.Module):
             tokens = torch.cat([self.start.expand(len(tokens), 1, -1), tokens], 1)
         if self.positions is None:
             return tokens
-        if tokens.shape[1] > len(self.positions):
-            longest = (len(self.positions) - 1 - self.before) // self.per_pair
-            raise UserError(f"the context is too long: learned positions reach {longest} pairs and a query")
         return tokens + self.positions[: tokens.shape[1]]
 
     def queries(self, x: Float[Tensor, "B Q d"], places: Int[Tensor, "*B Q"]) -> Float[Tensor, "B Q W"]:

@@ -18,6 +18,10 @@ from iclkit.regression.registers import Register
 from iclkit.sequences import TokenTransformer
 from iclkit.training.seeds import mix
 
+# Four bytes each, as many for the gradient and twice as many for an optimiser: 16 GB.
+MOST_WEIGHTS = 10**9
+MOST_LAYERS = 1000
+
 
 @dataclass(frozen=True, kw_only=True)
 class NetworkConfig(ABC):
@@ -34,12 +38,32 @@ class NetworkConfig(ABC):
             UserError: What does not fit.
         """
 
+    @property
+    @abstractmethod
+    def least_weights(self) -> int:
+        """A number that the network surely has as many weights as; known without building it."""
+
+    def check_size(self) -> None:
+        """Refuse what fits into no memory, before it is built.
+
+        Raises:
+            UserError: Too many layers or weights.
+        """
+        if getattr(self, "layers", 1) > MOST_LAYERS and getattr(self, "layout", None) is None:
+            raise UserError(f"network.layers must be at most {MOST_LAYERS}, given {getattr(self, 'layers', 1)}")
+        if self.least_weights > MOST_WEIGHTS:
+            raise UserError(
+                f"the network would have {float(self.least_weights):.1e} weights or more, at most "
+                f"{MOST_WEIGHTS:.0e} are accepted; make network.width or another of its sizes smaller"
+            )
+
     @abstractmethod
     def make(self) -> nn.Module:
         """A network with weights from the global generator, for callers that fork or replace them."""
 
     def build(self, seed: int = 0) -> Any:
         """A freshly initialised network, a function of `seed` alone; the global generator is left as it was."""
+        self.check_size()
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(mix(seed, "weights"))
             return self.make()
@@ -79,6 +103,12 @@ class EnergyConfig(PointsConfig):
     base_std: float | None = None
     variant: AttentionVariant = PLAIN
 
+    @property
+    def least_weights(self) -> int:
+        places = self.max_points if self.positions == "learned" else 0
+        blocks = self.layers * (4 + 2 * self.mlp_ratio) * self.width**2
+        return blocks + (self.dim + 2 * self.features + places) * self.width
+
     def make(self) -> EnergyTransformer:
         return EnergyTransformer(**_fields(self))
 
@@ -116,6 +146,19 @@ class RegressorConfig(PointsConfig):
     negated: bool = False
     variant: AttentionVariant = PLAIN
 
+    @property
+    def least_weights(self) -> int:
+        identity = self.embedding == "identity"
+        width = self.dim + 1 if identity else self.width
+        places = self.max_points if self.positions == "learned" else 0
+        ends = (places + (0 if identity else self.dim) + 3 * self.components) * width
+        if self.layout is not None:
+            return ends
+        if self.backbone != "transformer":
+            return self.layers * 6 * width**2 + ends
+        attention = 2 * width**2 if self.merged else 4 * width * (self.heads * (self.head_width or 0) or width)
+        return (1 if self.tied else self.layers) * (attention + 2 * self.mlp_ratio * width**2) + ends
+
     def make(self) -> InContextRegressor:
         return InContextRegressor(**_fields(self))
 
@@ -145,6 +188,11 @@ class TokenConfig(NetworkConfig):
                 f"points must lie in 2..network.max_length = {self.max_length}, given {points}: a sequence has "
                 "a token to see and one to predict"
             )
+
+    @property
+    def least_weights(self) -> int:
+        blocks = self.layers * (4 + 2 * self.mlp_ratio) * self.width**2
+        return blocks + (2 * self.vocabulary + self.max_length) * self.width
 
     def make(self) -> TokenTransformer:
         return TokenTransformer(**dataclasses.asdict(self))

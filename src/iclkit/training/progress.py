@@ -5,6 +5,8 @@ from __future__ import annotations
 import sys
 import time
 
+from iclkit.errors import shown
+
 
 def duration(seconds: float) -> str:
     """Seconds as 1:02:03 or 2:03."""
@@ -43,7 +45,9 @@ class Lines(Progress):
             return
         self._next = time.monotonic() + self._every
         left = duration((self._steps - step) / speed)
-        line = f"{self._name}: step {step}/{self._steps}  loss {loss:.4f}  {speed:.2f} steps/s  {left} left"
+        line = (
+            f"{shown(self._name)}: step {step}/{self._steps}  loss {loss:.4f}  {speed:.2f} steps/s  {left} left"
+        )
         print(line, file=sys.stderr, flush=True)
 
 
@@ -57,13 +61,13 @@ class Bar(Progress):
 
         self._steps = steps
         self._bar = RichProgress(
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(),
             MofNCompleteColumn(),
             TextColumn("loss {task.fields[loss]}  {task.fields[speed]} steps/s  {task.fields[left]} left"),
             console=Console(stderr=True),
         )
-        self._task = self._bar.add_task(name, total=steps, loss="-", speed="-", left="-")
+        self._task = self._bar.add_task(shown(name), total=steps, loss="-", speed="-", left="-")
 
     def __enter__(self) -> Progress:
         self._bar.start()

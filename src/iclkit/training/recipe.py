@@ -54,8 +54,18 @@ class OptimizerConfig:
     def __post_init__(self) -> None:
         if self.name not in ("adamw", "adam", "muon"):
             raise UserError(f"optimizer.name must be adamw, adam or muon, given {self.name!r}")
-        if not (self.rate > 0 and self.matrix_rate > 0):
-            raise UserError(f"learning rates must be positive, given {self.rate} and {self.matrix_rate}")
+        for name in ("rate", "matrix_rate", "eps"):
+            if not 0 < getattr(self, name) < math.inf:
+                raise UserError(f"optimizer.{name} must be positive and finite, given {getattr(self, name)}")
+        for name in ("weight_decay", "matrix_weight_decay"):
+            if not 0 <= getattr(self, name) < math.inf:
+                raise UserError(
+                    f"optimizer.{name} must be finite and not negative, given {getattr(self, name)}"
+                )
+        for name, values in (("betas", self.betas), ("momentum", (self.momentum,))):
+            if not all(0 <= value < 1 for value in values):
+                given = " and ".join(map(str, values))
+                raise UserError(f"optimizer.{name} must lie in [0, 1), given {given}")
         if self.clip is not None and not self.clip > 0:
             raise UserError(f"optimizer.clip must be positive or None, given {self.clip}")
 
@@ -154,6 +164,7 @@ class Recipe:
             raise UserError(f"ema must lie strictly between 0 and 1, or be None, given {self.ema}")
         self._check_kinds()
         self.network.check(self.task, self.points)
+        self.network.check_size()
 
     @property
     def kind(self) -> str:
