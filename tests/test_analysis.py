@@ -24,7 +24,7 @@ from iclkit.analysis.cover import Cover
 from iclkit.analysis.density import kl_by_context, log_likelihood_by_context
 from iclkit.analysis.importance import Candidates, log_partition
 from iclkit.analysis.intervals import Curve
-from iclkit.analysis.table import Table
+from iclkit.analysis.table import Table, console
 from iclkit.analysis.two_sample import classifier_test, energy_distance, mmd, mode_shares
 from iclkit.energy.network import EnergyTransformer
 from iclkit.errors import UserError
@@ -122,20 +122,66 @@ def test_a_table_reads_the_same_everywhere():
     ]
     assert "<th>KL &lt;nats&gt;</th>" in table.html()
     assert "<td><b>0.2</b></td>" in table.html()
-    assert table.rich().row_count == 2
+    assert [line.split() for line in printed(table).splitlines()[1:-1:2]] == [
+        ["┃", "n", "┃", "KL", "<nats>", "┃"],
+        ["│", "0", "│", "0.1", "│"],
+    ]
 
 
-def test_names_stay_whole_in_a_narrow_terminal():
+def printed(table: Table, width: int = 1_000_000, title: str = "") -> str:
+    """What a terminal of some width shows of a table."""
     from rich.console import Console
 
-    console = Console(file=io.StringIO(), width=80)
-    heads = ["learner", *(f"n = {n}" for n in range(6))]
-    console.print(Table(heads, [["NearestNeighbors(3)", *["0.0123 ± 0.0045"] * 6]]).rich())
+    console = Console(file=io.StringIO(), width=width)
+    console.print(table.rich(title))
     assert isinstance(console.file, io.StringIO)
-    shown = console.file.getvalue()
-    assert "NearestNeighbors(3)" in shown
-    assert "…" not in shown
-    assert max(map(len, shown.splitlines())) <= 80
+    return console.file.getvalue()
+
+
+HEADS = ["learner", *(f"n = {n}" for n in range(6))]
+WIDE = Table(HEADS, [["NearestNeighbors(3)", *(f"0.45{n} [0.433, 0.469]" for n in range(6))], ["b", *"123456"]])
+
+
+@pytest.mark.parametrize("width", [1_000_000, 200, 120, 80, 50, 40, 30])
+def test_a_table_is_whole_in_every_width(width: int):
+    """An interval that is cut in half, or goes on in the next line, is another one."""
+    lines = printed(WIDE, width, "a title of more words than a narrow terminal has room for").splitlines()
+    assert max(map(len, lines)) <= width
+    for n in range(6):
+        assert sum(f"0.45{n} [0.433, 0.469]" in line for line in lines) == 1
+        assert any(f"n = {n}" in line for line in lines)
+    assert any("NearestNeighbors(3)" in line for line in lines)
+    assert "…" not in "".join(lines)
+
+
+def test_a_table_that_fits_stands_once():
+    assert printed(WIDE).count("learner") == 1
+    assert printed(WIDE, 80).count("learner") == 3  # two columns of 23 beside the names
+    assert printed(WIDE, 30).count("learner") == 0  # a list
+
+
+def test_numbers_survive_the_narrowest_terminal():
+    text = printed(Table(["learner", "error"], [["a", "0.4512345 [0.4332, 0.4698]"]]), 16)
+    assert all(number in text for number in ("0.4512345", "0.4332", "0.4698"))
+
+
+def test_names_from_files_do_not_act_on_the_terminal():
+    text = printed(Table(["a\x1b[2J", "[red]b[/]"], [["c\x9b", "[/]"]]), title="t\x1b]0;x\x07")
+    assert "\x1b" not in text
+    assert all(part in text for part in ("a\\x1b[2J", "c\\x9b", "[red]b[/]", "[/]", "t\\x1b]0;x\\x07"))
+
+
+def test_commands_print_tables_as_wide_as_they_are_where_there_is_no_terminal(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    monkeypatch.setenv("COLUMNS", "20")
+    console().print(WIDE.rich())
+    assert len(capsys.readouterr().out.splitlines()[0]) > 150
+    for columns, width in (("60", 60), ("5", 20), ("²", 80), ("0", 80)):
+        with monkeypatch.context() as patch:
+            patch.setenv("COLUMNS", columns)
+            patch.setattr("sys.stdout.isatty", lambda: True)
+            assert console().width == width
 
 
 # ----------------------------------------------------------------------------------------- log Z and KL
