@@ -14,6 +14,7 @@ from iclkit.analysis.fitting import Estimate
 from iclkit.analysis.intervals import Curve, Interval, cell
 from iclkit.analysis.naming import written
 from iclkit.analysis.table import Table
+from iclkit.errors import shown
 from iclkit.learners import RegressionLearner
 from iclkit.tasks import RegressionTask
 
