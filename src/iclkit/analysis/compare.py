@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,7 +17,7 @@ from torch import Tensor
 from iclkit.analysis.distances import Truth, right_answers, squared_difference
 from iclkit.analysis.intervals import Curve, Interval, cell, ratio
 from iclkit.analysis.naming import named, written
-from iclkit.analysis.questions import Questions, answers, ask, check_asked, seeded
+from iclkit.analysis.questions import Questions, ask, check_asked, checked_answers, seeded
 from iclkit.analysis.table import Table, markdown
 from iclkit.errors import UserError, unknown
 from iclkit.learners import RegressionLearner, as_learner, bayes
@@ -262,13 +262,28 @@ def compare(
         scale: What squared differences are divided by; the dimension of the inputs if None.
 
     Raises:
-        UserError: No learner, two of one name, one that is called as the reference is, or one that does not
-            take such episodes; a seed that is none, or a scale that is not positive.
+        UserError: No learner, two of one name, one that is called as the reference is, one that does not take
+            such episodes, or whose predictions change with the target that it predicts or with later pairs; a
+            seed that is none, or a scale that is not positive.
     """
+    return measure(named(learners), task, points, episodes, seed, reference, scale)
+
+
+def measure(
+    judged: Mapping[str, RegressionLearner],
+    task: RegressionTask,
+    points: int,
+    episodes: int,
+    seed: int,
+    reference: Any = None,
+    scale: float | None = None,
+    trusted: Collection[str] = (),
+) -> Comparison:
+    """`compare` for learners that have names, some of which are known to see nothing that they should not."""
     if scale is not None and not 0 < scale < math.inf:
         raise UserError(f"scale must be positive, given {scale}")
     check_asked(task, points, episodes)
-    judged = named(learners)
+    judged = dict(judged)
     exact = reference if reference is not None else known_bayes(task)
     if exact is not None:
         if BAYES in judged:
@@ -278,7 +293,11 @@ def compare(
             )
         judged[BAYES] = as_learner(exact)
     asked = ask(task, points, episodes, seeded(seed))
-    predictions = {name: _answers(name, learner, asked) for name, learner in judged.items()}
+    if reference is None:
+        trusted = {*trusted, BAYES}
+    predictions = {
+        name: checked_answers(name, learner, asked, name in trusted) for name, learner in judged.items()
+    }
     known = BAYES if exact is not None else None
     return Comparison(task, judged, asked, predictions, known, float(task.dim if scale is None else scale))
 
@@ -289,13 +308,3 @@ def known_bayes(task: RegressionTask) -> RegressionLearner | None:
         return bayes(task)
     except UserError:
         return None
-
-
-def _answers(name: str, learner: RegressionLearner, asked: Questions) -> Tensor:
-    try:
-        found = answers(learner, asked)
-    except UserError as error:
-        raise UserError(f"{name}: {error}") from None
-    if not found.isfinite().all():
-        raise UserError(f"{name} predicts NaN or infinite values on {list(asked.x.shape)} inputs")
-    return found

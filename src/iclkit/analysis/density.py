@@ -14,7 +14,7 @@ from torch import Tensor
 
 from iclkit.analysis.importance import Candidates, LogZ, log_partition
 from iclkit.analysis.intervals import Curve
-from iclkit.analysis.scoring import Scorer, scorer
+from iclkit.analysis.scoring import Scorer, check_density, scorer
 from iclkit.analysis.table import Table
 from iclkit.errors import UserError
 from iclkit.learners import DensityLearner, Predictive
@@ -96,7 +96,8 @@ def kl_by_context(
         seed: Seed of datasets and candidates; the same for every model, which makes comparisons paired.
 
     Raises:
-        UserError: Sizes below zero or above the model's limit, or fewer than two datasets or candidates.
+        UserError: Sizes below zero or above the model's limit, fewer than two datasets or candidates, or a
+            model whose density changes with points that come later.
     """
     sizes = check_sizes(model, context_sizes)
     if datasets < 2 or candidates < 2:
@@ -166,6 +167,8 @@ def batches(
             mixed = Candidates.mix(drawn, log_reference, log_cover, candidates)
             log_density = scores.log_density(drawn)
             log_z = None if scores.normalised else log_partition(log_density, mixed)
+            if start == 0:
+                check_density(type(model).__name__, model, x, context_sizes)
             yield Batch(episodes, predictive, scores, mixed, log_density, log_z, held)
 
 
@@ -204,6 +207,7 @@ def log_likelihood_by_context(
     for name, learner in learners.items():
         # One seed for all energies, so that the order of the learners changes nothing.
         values = _held_out(learner, x, sizes, held_out, proposal, candidates, seed)
+        check_density(name, learner, x[:, : max(sizes)], sizes)
         curves[name] = Curve(sizes, values)
     return curves
 

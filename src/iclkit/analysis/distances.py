@@ -13,7 +13,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from iclkit.analysis.intervals import Curve
-from iclkit.analysis.questions import Questions, answers, ask
+from iclkit.analysis.naming import name_of
+from iclkit.analysis.questions import Questions, answers, ask, checked_answers
 from iclkit.errors import UserError
 from iclkit.learners import as_learner, bayes
 from iclkit.tasks import RegressionTask
@@ -45,12 +46,12 @@ def spd(
         The squared differences by episode and context size, in squared units of y.
 
     Raises:
-        UserError: A learner does not take such episodes.
+        UserError: A learner does not take such episodes, or sees what it predicts.
 
     Source: Akyürek et al. (2022), section 4.1.
     """
     asked = ask(task, points, episodes, generator)
-    found = squared_difference(answers(as_learner(a), asked), answers(as_learner(b), asked), asked)
+    found = squared_difference(_checked(a, asked), _checked(b, asked), asked)
     return Curve(found.context_sizes, found.values / task.dim) if per_dimension else found
 
 
@@ -71,10 +72,11 @@ def error(
             differ by the variance of the noise on average; the first has the narrower interval.
 
     Raises:
-        UserError: The learner does not take such episodes, or nobody knows their functions.
+        UserError: The learner does not take such episodes or sees what it predicts, or nobody knows their
+            functions.
     """
     asked = ask(task, points, episodes, generator)
-    return squared_difference(answers(as_learner(learner), asked), right_answers(asked, against), asked)
+    return squared_difference(_checked(learner, asked), right_answers(asked, against), asked)
 
 
 def excess_risk(
@@ -95,9 +97,17 @@ def excess_risk(
         task, points, episodes, generator: As in `spd`.
 
     Raises:
-        UserError: No exact reference is known for the task, or the learner does not take such episodes.
+        UserError: No exact reference is known for the task, or the learner does not take such episodes or sees
+            what it predicts.
     """
-    return spd(learner, bayes(task), task, points, episodes, generator)
+    asked = ask(task, points, episodes, generator)
+    exact = answers(bayes(task), asked)
+    return squared_difference(_checked(learner, asked), exact, asked)
+
+
+def _checked(learner: Any, asked: Questions) -> Float[Tensor, "B N"]:
+    judged = as_learner(learner)
+    return checked_answers(name_of(judged), judged, asked)
 
 
 def squared_difference(a: Float[Tensor, "B N"], b: Float[Tensor, "B N"], asked: Questions) -> Curve:

@@ -15,7 +15,7 @@ from iclkit.analysis.identification import Identification, Match, together
 from iclkit.analysis.intervals import RESAMPLES, Curve
 from iclkit.analysis.naming import name_of
 from iclkit.analysis.prompts import Prompts
-from iclkit.analysis.questions import Questions, answers, ask, check_asked, seeded
+from iclkit.analysis.questions import Questions, ask, check_asked, checked_answers, seeded
 from iclkit.analysis.slow_families import SLOW_FAMILIES
 from iclkit.analysis.targets import Target
 from iclkit.errors import UserError, unknown
@@ -97,7 +97,7 @@ def identify(
     chosen = _families(families, task, count)
 
     asked = _typed(ask(task, count, episodes + fresh, seeded(seed)), dtype)
-    target = Target.of(_ask(judged, called, asked), tuple(sizes))
+    target = Target.of(checked_answers(called, judged, asked).double(), tuple(sizes))
     fitting, measuring = slice(0, episodes), slice(episodes, episodes + fresh)
     measured = target.part(measuring)
     rounding = _RESOLUTION.get(dtype, _COARSE) * measured.power
@@ -132,27 +132,6 @@ def _typed(asked: Questions, dtype: torch.dtype) -> Questions:
     """The questions alone, in numbers of a type."""
     x, y = asked.x.to(dtype), asked.y.to(dtype)
     return Questions(x, y, x if asked.queries is asked.x else asked.queries.to(dtype), None, y, None)
-
-
-def _ask(learner: RegressionLearner, name: str, asked: Questions) -> Tensor:
-    """The learner's answers in float64, after checking that they are finite and look at no later pair."""
-    found = answers(learner, asked).double()
-    if not found.isfinite().all():
-        size = int((~found.isfinite()).any(0).nonzero()[0])
-        raise UserError(f"{name} predicts NaN or infinite values after {size} pairs, which nothing is near to")
-    # Other pairs from the middle on, but the same input there, must leave everything up to there as it was.
-    x, y = asked.x[:4].clone(), asked.y[:4].clone()
-    middle = x.shape[1] // 2
-    x[:, middle + 1 :] = x[:, middle + 1 :].flip(0) - 1
-    y[:, middle:] = y[:, middle:].flip(0) + 1
-    changed = Questions(x, y, x if asked.queries is asked.x else asked.queries[:4], None, y, None)
-    before, after = (part[:4, : middle + 1] for part in (found, answers(learner, changed).double()))
-    if (after - before).abs().max() > 1e-3 * (1 + before.abs().max()):
-        raise UserError(
-            f"{name} predicts otherwise when the pair that it predicts, or later ones, change; what it says of "
-            "y_n may depend on x_n and the pairs before n alone, and not on chance"
-        )
-    return found
 
 
 def _distances(

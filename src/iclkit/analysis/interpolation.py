@@ -14,11 +14,15 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from iclkit.analysis.causality import check_causal
 from iclkit.analysis.intervals import Curve, Interval, cell
 from iclkit.analysis.table import Table
 from iclkit.errors import UserError
 from iclkit.networks import WEIGHTINGS, Attention, BlockConfig, MergedAttention
 from iclkit.tasks import RegressionTask
+
+# Episodes on which it is checked that a network does not see its answers.
+_FEW = 64
 
 
 @dataclass(frozen=True)
@@ -175,7 +179,7 @@ def interpolate(
 
     Raises:
         UserError: Networks of two shapes, or that differ in more than weights; networks that say densities;
-            longer contexts than they take, no episodes, or fewer than two steps.
+            or see what they predict; longer contexts than they take, no episodes, or fewer than two steps.
 
     Source: von Oswald et al. (2022), figure 2 and appendix A.
     """
@@ -194,13 +198,13 @@ def interpolate(
     weight = next(iter(start.values()))
     x, y = (part.to(weight) for part in task.sample(episodes, points, generator))
     _check_end(first, second, end, x, y)
+    _check_causal({"the first network": start, "the second network": end}, first, x, y)
     fractions = torch.linspace(0, 1, steps, dtype=torch.float64).tolist()
     losses = []
     with torch.no_grad():
         for t in fractions:
             between = {name: torch.lerp(start[name], end[name], t) for name in start}
-            predictions = torch.func.functional_call(first, between, (x, y)).reshape(*y.shape, -1)[..., 0]
-            error = (predictions - y).double().square()
+            error = (_predictions(first, between, x, y) - y).double().square()
             losses.append(error[:, -1] if last else error.mean(1))
     return Interpolation(tuple(fractions), Curve(tuple(range(steps)), torch.stack(losses, 1)))
 
@@ -317,6 +321,31 @@ def _check_end(
             "with the second network's weights the first must compute what the second does; they differ in "
             "attention, in what a token sees, in how they read pairs, or in the sign of their answers"
         )
+
+
+def _check_causal(
+    ends: dict[str, dict[str, Tensor]],
+    network: nn.Module,
+    x: Float[Tensor, "B N d"],
+    y: Float[Tensor, "B N"],
+) -> None:
+    """Refuse networks that see what they predict; raises as `check_causal`."""
+    few = x[:_FEW], y[:_FEW]
+    with torch.no_grad():
+        for name, weights in ends.items():
+            said = _predictions(network, weights, *few)
+
+            def respond(x: Tensor, y: Tensor, rows: Tensor, weights: dict[str, Tensor] = weights) -> Tensor:
+                return _predictions(network, weights, x, y)
+
+            check_causal(name, respond, *few, said)
+
+
+def _predictions(
+    network: nn.Module, weights: dict[str, Tensor], x: Float[Tensor, "B N d"], y: Float[Tensor, "B N"]
+) -> Float[Tensor, "B N"]:
+    """What a network says with these weights; the first number where it says several."""
+    return torch.func.functional_call(network, weights, (x, y)).reshape(*y.shape, -1)[..., 0]
 
 
 def _check_shapes(a: dict[str, Float[Tensor, ...]], b: dict[str, Float[Tensor, ...]]) -> None:

@@ -10,7 +10,8 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from iclkit.analysis.intervals import Curve, Interval, ratio
-from iclkit.analysis.questions import check_asked, moved
+from iclkit.analysis.naming import name_of
+from iclkit.analysis.questions import Questions, check_asked, check_learner, moved
 from iclkit.errors import UserError
 from iclkit.learners import LinearLearner, RegressionLearner, as_learner
 from iclkit.tasks import RegressionTask
@@ -96,7 +97,8 @@ def ilwd(
             None. A plain function is called with a sequence for every one of them.
 
     Raises:
-        UserError: Too few points, episodes or queries, or a learner that does not take such episodes.
+        UserError: Too few points, episodes or queries, or a learner that does not take such episodes or sees
+            what it predicts.
 
     Source: Akyürek et al. (2022), section 4.1. They measure R² at the queries that were fitted.
     """
@@ -106,7 +108,11 @@ def ilwd(
         raise UserError(f"queries must be at least {2 * task.dim}, twice the dimension, given {queries}")
     pairs = task.draw(episodes, points, generator)
     fresh = task.inputs(episodes, count, generator)
-    first, second = (implicit_weights(as_learner(learner), pairs.x, pairs.y, fresh) for learner in (a, b))
+    judged = [as_learner(learner) for learner in (a, b)]
+    first, second = (implicit_weights(learner, pairs.x, pairs.y, fresh) for learner in judged)
+    asked = Questions(pairs.x, pairs.y, fresh[:, :1].expand_as(pairs.x), None, pairs.y, None)
+    for learner in judged:
+        check_learner(name_of(learner), learner, asked)
     distance = (first.weights - second.weights).square().sum(-1)
     return WeightDifference(Curve(tuple(range(points)), distance), first, second)
 

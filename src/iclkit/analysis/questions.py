@@ -12,12 +12,15 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from iclkit.analysis.causality import check_causal
 from iclkit.errors import UserError
-from iclkit.learners import RegressionLearner
+from iclkit.learners import REGRESSION_LEARNERS, RegressionLearner
 from iclkit.tasks import Functions, RegressionTask
 
 # Episodes that are predicted at once: a few hundred megabytes in the largest published network.
 _AT_ONCE = 256
+# Episodes on which it is checked that a learner does not see its answers.
+_FEW = 64
 
 
 @dataclass(frozen=True)
@@ -112,8 +115,83 @@ def answers(learner: RegressionLearner, asked: Questions) -> Float[Tensor, "B N"
             else:
                 (queries,) = moved(learner, asked.queries[rows, :, None])
                 said = learner.predict_queries(x, y, queries)[..., 0]
+            _check_said(learner, said, y)
             parts.append(said.to(asked.x.device))
     return torch.cat(parts)
+
+
+def checked_answers(
+    name: str, learner: RegressionLearner, asked: Questions, trusted: bool = False
+) -> Float[Tensor, "B N"]:
+    """`answers`, after checking that they are finite, and that the learner does not see what it predicts.
+
+    Args:
+        name: What the learner is called.
+        learner: The learner.
+        asked: The questions.
+        trusted: Whether it is known to see nothing that it should not.
+
+    Raises:
+        UserError: Predictions that are not finite or not of shape [B, N], or that change with the target that
+            is predicted or with later pairs; says where.
+    """
+    try:
+        found = answers(learner, asked)
+    except UserError as error:
+        raise UserError(f"{name}: {error}") from None
+    if not found.isfinite().all():
+        size = int((~found.isfinite()).any(0).nonzero()[0])
+        raise UserError(f"{name} predicts NaN or infinite values after {size} pairs, which nothing is near to")
+    if not trusted:
+        check_learner(name, learner, asked, found)
+    return found
+
+
+def check_learner(
+    name: str, learner: RegressionLearner, asked: Questions, said: Float[Tensor, "B N"] | None = None
+) -> None:
+    """Refuse a learner that sees what it predicts (see `causality.py`).
+
+    Textbook learners are not asked: their contract suite does that.
+
+    Args:
+        name: What the learner is called.
+        learner: The learner.
+        asked: What it has been asked, or is going to be.
+        said: Its answers, if it has been asked already.
+
+    Raises:
+        UserError: Names the learner, the position, and what changed.
+    """
+    if textbook(learner):
+        return
+    few = slice(0, _FEW)
+    x, y = asked.x[few], asked.y[few]
+    queries = None if asked.queries is asked.x else asked.queries[few]
+    if queries is not None and type(learner)._predict_queries is RegressionLearner._predict_queries:
+        queries, said = None, None  # it answers them as it predicts
+
+    def respond(x: Tensor, y: Tensor, rows: Tensor) -> Tensor:
+        return answers(learner, Questions(x, y, x if queries is None else queries[rows], None, y, None))
+
+    before = respond(x.clone(), y.clone(), torch.arange(len(x))) if said is None else said[few]
+    check_causal(name, respond, x, y, before, own_input=queries is not None)
+
+
+def textbook(learner: RegressionLearner) -> bool:
+    """Whether it is one of the package's own textbook learners, of which tests show what they look at."""
+    kind = type(learner)
+    return kind.__module__.startswith("iclkit.learners.") and kind.__name__ in REGRESSION_LEARNERS
+
+
+def _check_said(learner: RegressionLearner, said: object, y: Float[Tensor, "B N"]) -> None:
+    """Refuse what is no prediction of each target: broadcast against them it would give wrong numbers."""
+    name = getattr(learner, "name", "") or type(learner).__name__
+    if not isinstance(said, Tensor) or said.shape != y.shape:
+        given = list(said.shape) if isinstance(said, Tensor) else type(said).__name__
+        raise UserError(f"{name} must return predictions of shape {list(y.shape)}, given {given}")
+    if said.is_complex() or said.dtype == torch.bool:
+        raise UserError(f"{name} must return predictions that are real numbers, given {said.dtype}")
 
 
 def moved(learner: RegressionLearner, *tensors: Tensor) -> tuple[Tensor, ...]:

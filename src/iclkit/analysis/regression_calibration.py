@@ -10,8 +10,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from iclkit.analysis.causality import check_causal
 from iclkit.analysis.intervals import Curve, cell
-from iclkit.analysis.questions import moved, seeded
+from iclkit.analysis.naming import name_of
+from iclkit.analysis.questions import moved, seeded, textbook
 from iclkit.analysis.table import Table
 from iclkit.errors import UserError
 from iclkit.learners import ProbabilisticLearner
@@ -20,6 +22,8 @@ from iclkit.tasks import RegressionTask
 
 LEVELS = (0.5, 0.8, 0.9, 0.95)
 _AT_ONCE = 256
+# Episodes on which it is checked that a learner does not see its answers.
+_FEW = 64
 # 95 % point of √D sup |F_D - F| for D values of a continuous law (Kolmogorov), and its correction for small D.
 _KOLMOGOROV = 1.358
 
@@ -106,7 +110,7 @@ def calibrate_regressor(
         seed: Seed of the episodes.
 
     Raises:
-        UserError: The learner does not take such contexts.
+        UserError: The learner does not take such contexts, or sees what it predicts.
     """
     sizes = sorted(set(context_sizes))
     if not sizes or sizes[0] < 0 or episodes < 2:
@@ -120,19 +124,38 @@ def calibrate_regressor(
             _judged(learner, x, y, sizes)
             for x, y in zip(pairs.x.split(_AT_ONCE), pairs.y.split(_AT_ONCE), strict=True)
         ]
+        _check_causal(learner, pairs.x[:_FEW], pairs.y[:_FEW], sizes)
     transform, log_prob = (torch.cat(tensors).double() for tensors in zip(*parts, strict=True))
     return RegressionCalibration(tuple(sizes), transform, log_prob, _blind(pairs.y.double(), sizes))
 
 
-def _judged(learner: ProbabilisticLearner, x: Tensor, y: Tensor, sizes: list[int]) -> tuple[Tensor, Tensor]:
-    """F(y_n) and log p(y_n) after some prefixes, both [B, P]."""
-    own, (x, y) = y.device, moved(learner, x, y)
+def _check_causal(
+    learner: ProbabilisticLearner, x: Float[Tensor, "B N d"], y: Float[Tensor, "B N"], sizes: list[int]
+) -> None:
+    """Refuse a learner whose densities change with the target, or with later pairs."""
+    if textbook(learner):
+        return
+
+    def respond(changed: Tensor, others: Tensor, rows: Tensor) -> Tensor:
+        found = torch.zeros_like(others)
+        found[:, sizes] = _judged(learner, changed, others, sizes, y[rows])[1]
+        return found
+
+    before = respond(x.clone(), y.clone(), torch.arange(len(x)))
+    check_causal(name_of(learner), respond, x, y, before, positions=sizes)
+
+
+def _judged(
+    learner: ProbabilisticLearner, x: Tensor, y: Tensor, sizes: list[int], target: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """F(y_n) and log p(y_n) after some prefixes, both [B, P]; of other targets than y, if they are given."""
+    own, (x, y, target) = y.device, moved(learner, x, y, y if target is None else target)
     if isinstance(learner, TrainedProbabilisticRegressor):
         # Each prefix may be a pass of its own, so none is asked that nobody looks at.
-        said, target = learner.distribution_queries(x, y, x[:, sizes, None], sizes), y[:, sizes, None]
+        said, target = learner.distribution_queries(x, y, x[:, sizes, None], sizes), target[:, sizes, None]
         return said.cdf(target)[..., 0].to(own), said.log_prob(target)[..., 0].to(own)
     said = learner.distribution(x, y)
-    return said.cdf(y)[:, sizes].to(own), said.log_prob(y)[:, sizes].to(own)
+    return said.cdf(target)[:, sizes].to(own), said.log_prob(target)[:, sizes].to(own)
 
 
 def _blind(y: Float[Tensor, "B N"], sizes: list[int]) -> Float[Tensor, "B P"]:

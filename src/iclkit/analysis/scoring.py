@@ -9,11 +9,14 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from iclkit.analysis.causality import check_causal
 from iclkit.analysis.cover import Cover
 from iclkit.learners import DensityLearner
 from iclkit.learners.standardise import Whitening
 from iclkit.learners.trained import EnergyDensity
 
+# Episodes on which it is checked that a learner does not see the points that it scores.
+_FEW = 64
 LogDensity = Callable[[Float[Tensor, "B P K d"]], Float[Tensor, "B P K"]]
 
 
@@ -50,3 +53,40 @@ def scorer(learner: DensityLearner, x: Float[Tensor, "B N d"], prefixes: Sequenc
     std = learner.network.base_std or 15 / 4
     cover = Cover(whitening, std, x, torch.tensor(list(prefixes)))
     return Scorer(lambda candidates: -predictive.energy(candidates), False, cover)
+
+
+def check_density(
+    name: str, learner: DensityLearner, x: Float[Tensor, "B N d"], prefixes: Sequence[int]
+) -> None:
+    """Refuse a learner whose densities after a prefix change with the points behind it (see `causality.py`).
+
+    Textbook learners are not asked: their tests do that.
+
+    Args:
+        name: What the learner is called.
+        learner: The learner.
+        x: Episodes, at least two.
+        prefixes: Context lengths.
+
+    Raises:
+        UserError: Names the learner, the position, and what changed.
+    """
+    kind = type(learner)
+    sizes = sorted({n for n in prefixes if n < x.shape[1]})
+    if (
+        not sizes
+        or len(x) < 2
+        or (kind.__module__.startswith("iclkit.learners.") and kind is not EnergyDensity)
+    ):
+        return
+    x = x[:_FEW]
+    candidates = x.roll(1, 0)[:, :1].expand(-1, len(sizes), -1)[:, :, None]
+
+    def respond(changed: Tensor, _: Tensor, rows: Tensor) -> Tensor:
+        found = changed.new_zeros(changed.shape[:2])
+        found[:, sizes] = scorer(learner, changed, sizes).log_density(candidates[rows])[..., 0].to(found)
+        return found
+
+    with torch.no_grad():
+        before = respond(x.clone(), x[..., 0], torch.arange(len(x)))
+        check_causal(name, respond, x, x[..., 0], before, own_input=True, positions=sizes, points=True)

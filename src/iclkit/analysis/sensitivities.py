@@ -15,7 +15,8 @@ from torch import Tensor
 
 from iclkit.analysis.cosine import cosine
 from iclkit.analysis.intervals import Curve
-from iclkit.analysis.questions import Questions, ask, moved
+from iclkit.analysis.naming import name_of
+from iclkit.analysis.questions import Questions, ask, check_learner, moved
 from iclkit.errors import UserError
 from iclkit.learners import LinearLearner, RegressionLearner, as_learner
 from iclkit.tasks import RegressionTask
@@ -57,12 +58,12 @@ def sensitivity_difference(
         generator: Source of randomness.
 
     Raises:
-        UserError: A learner does not take such episodes.
+        UserError: A learner does not take such episodes, or sees what it predicts.
 
     Source: von Oswald et al. (2022), section 3 (cosine and L2 distance of the models' sensitivities).
     """
     asked = ask(task, points, episodes, generator)
-    first, second = sensitivities(as_learner(a), asked), sensitivities(as_learner(b), asked)
+    first, second = _checked(a, asked), _checked(b, asked)
     return SensitivityDifference(
         Curve(asked.context_sizes, cosine(first, second)),
         Curve(asked.context_sizes, (first - second).norm(dim=-1)),
@@ -96,19 +97,31 @@ def gradient_alignment(
         task, points, episodes, generator: As in `sensitivity_difference`; points ≥ 2.
 
     Raises:
-        UserError: The learner does not take such episodes, or nobody can differentiate their functions.
+        UserError: The learner does not take such episodes or sees what it predicts, or nobody can differentiate
+            their functions.
 
     Source: Garg et al. (2022), section 3.2 and figure 3: the projected cosine is near 1 for every context size.
     """
     if points < 2:
         raise UserError(f"points must be at least 2, for the empty context tells no direction, given {points}")
     asked = ask(task, points, episodes, generator)
-    found, truth = sensitivities(as_learner(learner), asked), true_gradients(asked)
+    found, truth = _checked(learner, asked), true_gradients(asked)
     sizes = asked.context_sizes[1:]
     return GradientAlignment(
         Curve(sizes, cosine(found, truth)[:, 1:]),
         Curve(sizes, cosine(found, project_on_contexts(asked.x, truth))[:, 1:]),
     )
+
+
+def _checked(learner: Any, asked: Questions) -> Float[Tensor, "B N d"]:
+    """`sensitivities` of a learner that does not see what it predicts."""
+    judged = as_learner(learner)
+    found = sensitivities(judged, asked)
+    # Asked as there: about queries that take the place of x_n.
+    queries = asked.queries.clone()
+    asked = Questions(asked.x, asked.y, queries, None, asked.targets, None)
+    check_learner(name_of(judged), judged, asked)
+    return found
 
 
 def sensitivities(learner: RegressionLearner, asked: Questions) -> Float[Tensor, "B N d"]:

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from iclkit.analysis.compare import BAYES, Comparison, compare, known_bayes
+from iclkit.analysis.compare import BAYES, Comparison, known_bayes, measure
 from iclkit.analysis.intervals import cell
 from iclkit.analysis.naming import named, written
-from iclkit.analysis.questions import check_asked
+from iclkit.analysis.questions import check_asked, seeded
 from iclkit.analysis.table import Table, markdown
 from iclkit.errors import UserError, unknown
 from iclkit.tasks import SHIFTS, RegressionTask
@@ -137,10 +137,23 @@ def compare_shifts(
     believer = known_bayes(task)
     if believer is not None and believer not in judged.values():
         judged[BELIEVER] = believer
-    conditions = {UNSHIFTED: compare(judged, task, points, episodes, seed)}
+    conditions = {UNSHIFTED: measure(judged, task, points, episodes, seed)}
+    # Once each: what sees no answer here sees none there. Queries elsewhere are another way of asking.
+    elsewhere = False
     for name in chosen:
+        shifted = SHIFTS[name](task)
         try:
-            conditions[name] = compare(judged, SHIFTS[name](task), points, episodes, seed)
+            new = not elsewhere and _asks_elsewhere(shifted, points)
+            trusted = () if new else judged
+            conditions[name] = measure(judged, shifted, points, episodes, seed, trusted=trusted)
         except UserError as error:
             raise UserError(f"shift {name}: {error}") from None
+        elsewhere = elsewhere or new
     return ShiftComparison(task, conditions)
+
+
+def _asks_elsewhere(task: RegressionTask, points: int) -> bool:
+    """Whether queries are other inputs than the episodes' own."""
+    generator = seeded(0)
+    x = task.inputs(2, points, generator)
+    return task.queries(x, generator) is not x

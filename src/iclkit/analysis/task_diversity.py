@@ -10,7 +10,8 @@ from typing import Any, Literal
 import torch
 
 from iclkit.analysis.intervals import Curve, cell
-from iclkit.analysis.questions import answers, ask
+from iclkit.analysis.naming import name_of
+from iclkit.analysis.questions import answers, ask, checked_answers
 from iclkit.analysis.table import Table
 from iclkit.errors import UserError
 from iclkit.learners import PoolPosterior, Ridge, as_learner
@@ -164,9 +165,10 @@ def _distances(
 ) -> Distances:
     asked = ask(task, points, episodes, torch.Generator().manual_seed(seed))
     # In float64: dMMSE divides squares of residuals by the noise's variance.
-    own, known, ridge = (
-        answers(one, asked).double()
-        for one in (as_learner(learner), PoolPosterior(pool, pool.noise_std), Ridge(pool.noise_std**2))
+    judged = as_learner(learner)
+    own = checked_answers(name_of(judged), judged, asked).double()
+    known, ridge = (
+        answers(one, asked).double() for one in (PoolPosterior(pool, pool.noise_std), Ridge(pool.noise_std**2))
     )
     pairs = {"pool": (own, known), "ridge": (own, ridge), "between": (known, ridge)}
     sizes = asked.context_sizes

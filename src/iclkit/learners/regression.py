@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import operator
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
@@ -182,13 +183,43 @@ def as_learner(value: Any) -> RegressionLearner:
     """
     if isinstance(value, RegressionLearner):
         return value
+    _check_kind(value)
     if callable(getattr(value, "predict", None)):
         return CallableLearner(value.predict, type(value).__name__)
-    if callable(value):
-        return CallableLearner(cast("Callable[[Tensor, Tensor], Tensor]", value))
-    raise UserError(
-        f"a learner is an object with predict(x, y) or a function of (x, y), given {type(value).__name__}"
-    )
+    return CallableLearner(cast("Callable[[Tensor, Tensor], Tensor]", value))
+
+
+def _check_kind(value: Any) -> None:
+    """Refuse what cannot be asked for predictions of a batch of episodes."""
+    accepted = "a learner is an object with predict(x, y) or a function of (x, y)"
+    if isinstance(value, type):
+        raise UserError(
+            f"{accepted}, given the class {value.__name__}; give an object of it: {value.__name__}()"
+        )
+    if isinstance(value, str):
+        raise UserError(f"{accepted}, given the text {value!r}; iclkit.compare and iclkit.identify read names")
+    predict = getattr(value, "predict", None)
+    if not (callable(predict) or callable(value)):
+        raise UserError(f"{accepted}, given {type(value).__name__}")
+    if callable(getattr(value, "fit", None)):
+        raise UserError(
+            f"{accepted}, which learns from the pairs of each context; {type(value).__name__} is fitted to one "
+            "table. Give a textbook learner like Ridge(0.1) of iclkit.learners, or a function that fits it "
+            "before every prediction"
+        )
+    asked = predict if callable(predict) else value
+    if isinstance(asked, torch.nn.Module):
+        return  # what it takes stands in its forward method, which may take anything
+    try:
+        inspect.signature(asked).bind(None, None)
+    except TypeError:
+        raise UserError(f"{accepted}, given {_named(value)}, which does not take two arguments") from None
+    except ValueError:
+        pass  # built-in functions that have no signature
+
+
+def _named(value: Any) -> str:
+    return getattr(value, "__name__", type(value).__name__)
 
 
 def check_pairs(x: Any, y: Any, dim: int | None = None, limit: int | None = None, least: int = 1) -> None:
