@@ -48,7 +48,7 @@ def test_linear_attention_is_the_zero_shot_model_and_its_update(
     found = zero_shot_update(made, demonstrations, query)
     whole = torch.cat([demonstrations, query], 1)
     caught = []
-    made.q.functions.append(caught.append)
+    made.q.add(caught.append)
     expected, _ = made(whole, Mask.lower(whole))
     (queries,) = caught
     mapped = found(queries[:, :, -1:])

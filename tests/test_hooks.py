@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import copy
 import math
+import pickle
+from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
+import iclkit
 from iclkit.energy import EnergyTransformer
 from iclkit.energy.frozen_queries import FrozenQueries
 from iclkit.errors import UserError
+from iclkit.estimators import InContextDensity, InContextRegression
 from iclkit.networks import Hooked, weighting
 from iclkit.regression import InContextRegressor
 
@@ -229,3 +235,79 @@ def test_hook_points_hold_no_weights() -> None:
         points = [f".{name}." for name in net.hook_points()]
         assert isinstance(net, nn.Module)
         assert not [key for key in net.state_dict() if any(point in f".{key}." for point in points)]
+
+
+class TestInterventionsEndWithTheirBlock:
+    """Whatever is computed within `hooks` has the intervention, and nothing after it has."""
+
+    @pytest.fixture
+    def table(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        draw = np.random.default_rng(0)
+        x = draw.normal(size=(20, 2))
+        return x, x @ [1.0, 2.0], draw.normal(size=(5, 2))
+
+    @pytest.mark.parametrize("used_before", [False, True])
+    def test_regression_estimators(self, table: tuple[np.ndarray, ...], used_before: bool) -> None:
+        x, y, queries = table
+        learner = iclkit.load("general", "regression")
+        plain = InContextRegression(learner).fit(x, y).predict(queries)
+        fitted = InContextRegression(learner).fit(x, y)
+        if used_before:
+            fitted.predict(queries)
+        with learner.network.hooks({"blocks.0.residual": torch.zeros_like}):
+            inside = fitted.predict(queries)
+        assert np.abs(inside - plain).max() > 0.1
+        np.testing.assert_array_equal(fitted.predict(queries), plain)
+        np.testing.assert_array_equal(InContextRegression(learner).fit(x, y).predict(queries), plain)
+
+    @pytest.mark.parametrize("used_before", [False, True])
+    def test_density_estimators(self, table: tuple[np.ndarray, ...], used_before: bool) -> None:
+        x, _, queries = table
+        learner = iclkit.load("energy-2d", "energy")
+        plain = InContextDensity(learner).fit(x).score_samples(queries)
+        fitted = InContextDensity(learner).fit(x)
+        if used_before:
+            fitted.score_samples(queries)
+        with learner.network.hooks({"blocks.*.residual": lambda value: 0.5 * value}):
+            inside = fitted.score_samples(queries)
+            again = InContextDensity(learner).fit(x).score_samples(queries)
+        assert np.abs(inside - plain).max() > 1e-3
+        np.testing.assert_array_equal(inside, again)
+        np.testing.assert_array_equal(fitted.score_samples(queries), plain)
+
+    @pytest.mark.parametrize("copied", [copy.deepcopy, lambda network: pickle.loads(pickle.dumps(network))])
+    def test_copies_come_without_them(self, copied: Callable[[Any], Any]) -> None:
+        network = InContextRegressor(dim=2, width=8, layers=1, heads=1)
+        with network.hooks({"blocks.0.residual": torch.zeros_like}):
+            other = copied(network)
+            assert network.listening
+        assert not other.listening
+        with other.hooks({"blocks.0.residual": torch.zeros_like}):
+            assert not network.listening
+
+    @pytest.mark.parametrize("inner_first", [True, False])
+    def test_the_same_function_twice_leaves_the_order_of_the_others(self, inner_first: bool) -> None:
+        network = InContextRegressor(dim=2, width=8, layers=1, heads=1)
+        name = "blocks.0.residual"
+        point = network.hook_points()[name]
+
+        def f(value: torch.Tensor) -> torch.Tensor:
+            return value.flip(-1)
+
+        def g(value: torch.Tensor) -> torch.Tensor:
+            return value * 2
+
+        with network.hooks({name: f}), network.hooks({name: g}):
+            with network.hooks({name: f}):
+                assert point.functions == [f, g, f]
+            assert point.functions == [f, g]
+        # Blocks that end out of turn, as generators may, end their own turn alone.
+        first, second = network.hooks({name: f}), network.hooks({name: g})
+        third = network.hooks({name: f})
+        for block in (first, second, third):
+            block.__enter__()
+        (third if inner_first else first).__exit__(None, None, None)
+        assert point.functions == ([f, g] if inner_first else [g, f])
+        (first if inner_first else third).__exit__(None, None, None)
+        second.__exit__(None, None, None)
+        assert not network.listening

@@ -145,9 +145,9 @@ def test_the_modules_run_where_somebody_listens_or_has_changed_a_part() -> None:
     mask = Mask.lower(x)
     made = block(2)
     assert written_block.written(made, x, mask)
-    made.attention.pattern.functions.append(lambda _: None)
+    remove = made.attention.pattern.add(lambda _: None)
     assert not written_block.written(made, x, mask)
-    made.attention.pattern.functions.clear()
+    remove()
 
     handle = made.attention_norm.register_forward_hook(lambda *_: None)
     assert not written_block.written(made, x, mask)

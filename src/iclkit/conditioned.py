@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 import warnings
 from collections.abc import Sequence
@@ -17,6 +16,7 @@ from iclkit.energy.chains import Chains, Sampler
 from iclkit.energy.partition import LogPartition
 from iclkit.errors import UserError
 from iclkit.learners.trained import EnergyDensity
+from iclkit.networks.hooks import copy_with_hooks
 
 
 class ConditionedDensity:
@@ -44,7 +44,7 @@ class ConditionedDensity:
     ) -> None:
         check_context(learner, context, names, allow_longer)
         if double:
-            learner = dataclasses.replace(learner, network=copy.deepcopy(learner.network).double())
+            learner = dataclasses.replace(learner, network=copy_with_hooks(learner.network).double())
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)  # `check_context` has said it
             self._landscape = learner.condition(torch.tensor(context), allow_longer=allow_longer)

@@ -5,7 +5,6 @@ Shape letters: n rows of the context, d columns, m points, O orders, R contexts 
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 import warnings
 from collections.abc import Sequence
@@ -20,6 +19,7 @@ from torch import Tensor
 from iclkit.errors import UserError
 from iclkit.learners.trained_regression import TrainedProbabilisticRegressor, TrainedRegressor
 from iclkit.networks import finite
+from iclkit.networks.hooks import copy_with_hooks
 from iclkit.regression.mixture import GaussianMixture, mixture_of
 from iclkit.regression.units import Units
 
@@ -219,7 +219,7 @@ def _too_long(learner: TrainedRegressor, rows: int) -> str:
 
 
 def _in_double(learner: TrainedProbabilisticRegressor, longer: bool) -> TrainedProbabilisticRegressor:
-    network = copy.deepcopy(learner.network).double()
+    network = copy_with_hooks(learner.network).double()
     return dataclasses.replace(learner, network=network, allow_longer=longer)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import warnings
 from typing import TYPE_CHECKING
 
@@ -13,6 +12,7 @@ from torch import Tensor, nn
 from iclkit.energy.landscape import EnergyLandscape
 from iclkit.errors import UserError
 from iclkit.networks import within_reach
+from iclkit.networks.hooks import copy_with_hooks
 
 if TYPE_CHECKING:
     from iclkit.energy.network import EnergyTransformer
@@ -93,4 +93,4 @@ def _frozen(network: EnergyTransformer) -> EnergyTransformer:
     if not network.training and not any(parameter.requires_grad for parameter in network.parameters()):
         return network
     memo = {id(p): nn.Parameter(p.detach().clone(), requires_grad=False) for p in network.parameters()}
-    return copy.deepcopy(network, memo).eval()  # pyright: ignore[reportArgumentType]
+    return copy_with_hooks(network, memo).eval()

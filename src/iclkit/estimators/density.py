@@ -179,10 +179,15 @@ class _Lazy:
         self._made: ConditionedDensity | None = None
 
     def get(self) -> ConditionedDensity:
+        if self._learner.network.listening:
+            return self._make()  # interventions change the encoded context and log Z: nothing of them is kept
         if self._made is None:
-            # Double precision: what is said of one sample may not depend on the samples beside it.
-            self._made = ConditionedDensity(self._learner, self._context, double=True)
+            self._made = self._make()
         return self._made
+
+    def _make(self) -> ConditionedDensity:
+        # Double precision: the density of one sample may not depend on the samples beside it.
+        return ConditionedDensity(self._learner, self._context, double=True)
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_made": None}

@@ -6,43 +6,67 @@ A hook point is a module that returns what it is given; its dotted path in the n
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from typing import Any
+from typing import Any, TypeVar
 
 from torch import Tensor, nn
 
 from iclkit.errors import unknown
 
+Network = TypeVar("Network", bound=nn.Module)
 HookFunction = Callable[[Tensor], Tensor | None]
+Removal = Callable[[], None]
+
+
+@dataclass(frozen=True, eq=False)
+class _Listener:
+    """One turn of a function at a hook point; the same function may have several."""
+
+    function: HookFunction
 
 
 class HookPoint(nn.Module):
-    """The identity, unless functions listen: each is given the value and may return another in its place."""
+    """The identity, unless functions listen: each is given the value and may return another in its place.
+
+    Functions belong to one network at one time: deep copies and pickles come without them.
+    """
 
     def __init__(self) -> None:
         super().__init__()
-        self.functions: list[HookFunction] = []
+        self._listeners: list[_Listener] = []
+
+    @property
+    def functions(self) -> list[HookFunction]:
+        """The functions that listen, in the order of their turns."""
+        return [listener.function for listener in self._listeners]
 
     @property
     def listening(self) -> bool:
-        """Whether anybody does."""
-        return bool(self.functions)
+        """Whether any function listens."""
+        return bool(self._listeners)
 
-    def add(self, function: HookFunction) -> None:
-        """Let a function listen."""
-        self.functions.append(function)
+    def add(self, function: HookFunction) -> Removal:
+        """Let a function listen.
 
-    def remove(self, function: HookFunction) -> None:
-        """Let a function that listens no longer do so."""
-        self.functions.remove(function)
+        Returns:
+            What ends this listening, and no other of the same function.
+        """
+        listener = _Listener(function)
+        self._listeners.append(listener)
+        return lambda: self._listeners.remove(listener)
 
     def forward(self, value: Tensor) -> Tensor:
-        for function in self.functions:
-            replaced = function(value)
+        for listener in self._listeners:
+            replaced = listener.function(value)
             value = value if replaced is None else replaced
         return value
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_listeners": []}
 
 
 class Hooked(nn.Module):
@@ -85,18 +109,17 @@ class Hooked(nn.Module):
             UserError: A name that no hook point has, or a pattern that none matches.
         """
         points = self.hook_points()
-        added = [
+        wanted = [
             (points[name], function)
-            for wanted, function in functions.items()
-            for name in matching("hook point", wanted, points)
+            for pattern, function in functions.items()
+            for name in matching("hook point", pattern, points)
         ]
-        for point, function in added:
-            point.add(function)
+        removals = [point.add(function) for point, function in wanted]
         try:
             yield
         finally:
-            for point, function in added:
-                point.remove(function)
+            for remove in removals:
+                remove()
 
     def run_with_cache(
         self, *inputs: Any, names: str | Iterable[str] | None = None
@@ -126,6 +149,17 @@ def _keep_in(cache: dict[str, Tensor], name: str) -> HookFunction:
         cache[name] = value
 
     return keep
+
+
+def copy_with_hooks(network: Network, memo: dict[int, Any] | None = None) -> Network:
+    """A deep copy for the same user: it has the hook points of the original, so interventions act on both.
+
+    Args:
+        network: What is copied.
+        memo: Parts that are not to be copied, as for `copy.deepcopy`.
+    """
+    points = {id(module): module for module in network.modules() if isinstance(module, HookPoint)}
+    return copy.deepcopy(network, {**points, **(memo or {})})
 
 
 def matching(kind: str, wanted: str | Iterable[str], names: Iterable[str]) -> list[str]:

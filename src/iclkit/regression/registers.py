@@ -16,7 +16,7 @@ from torch import Tensor
 
 from iclkit.errors import UserError, unknown
 from iclkit.networks import HookPoint
-from iclkit.networks.hooks import HookFunction
+from iclkit.networks.hooks import HookFunction, Removal
 
 BALANCE = "balance+", "balance-"
 """Registers that hold each half of what the others lack to a sum of 0, for the sake of a LayerNorm."""
@@ -65,19 +65,19 @@ class RegisterPoint(HookPoint):
         self._register, self._balance = register, balance
         # Not as a part of this module: it is one of the network's.
         self._stream = (stream,)
-        self._on_stream: dict[HookFunction, HookFunction] = {}
 
-    def add(self, function: HookFunction) -> None:
+    def add(self, function: HookFunction) -> Removal:
         def on_stream(stream: Tensor) -> Tensor | None:
             replaced = function(self._register.read(stream))
             return None if replaced is None else self._write(stream, replaced)
 
-        super().add(function)
-        self._stream[0].add(self._on_stream.setdefault(function, on_stream))
+        removals = super().add(function), self._stream[0].add(on_stream)
 
-    def remove(self, function: HookFunction) -> None:
-        super().remove(function)
-        self._stream[0].remove(self._on_stream[function])
+        def remove() -> None:
+            for each in removals:
+                each()
+
+        return remove
 
     def _write(self, stream: Float[Tensor, "*batch W"], value: Tensor) -> Float[Tensor, "*batch W"]:
         rows, before = self._register.rows, self._register.read(stream)
