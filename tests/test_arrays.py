@@ -132,7 +132,7 @@ REFUSED: dict[str, tuple[Any, str]] = {
     "polars text": (pl.DataFrame({"a": [1.0], "city": ["Bonn"]}), "'Bonn' .str. at row 0, column 'city'"),
     "missing": (pd.DataFrame({"a": [1, pd.NA]}, dtype=object), "a missing cell at row 1, column 'a'"),
     "none inside": ([[1.0, None]], "a missing cell at row 0, column 1; drop or fill"),
-    "polars null": (pl.DataFrame({"a": [1.0, None]}), "must be finite, given nan at row 1, column 'a'"),
+    "polars null": (pl.DataFrame({"a": [1.0, None]}), "must be finite, given NaN at row 1, column 'a'"),
     "masked": (np.ma.masked_array([[1.0, 2.0]], [[False, True]]), "has masked cells"),
     "dates": (np.array([["2020-01-01"]], dtype="datetime64[D]"), "given dates or times"),
     "date": ([[datetime.date(2020, 1, 1)]], "datetime.date"),
@@ -143,7 +143,7 @@ REFUSED: dict[str, tuple[Any, str]] = {
     "huge": ([[10**400]], r"at row 0, column 0"),
     "nan": (
         np.array([[0.0, 1.0], [2.0, math.nan]]),
-        "must be finite, given nan at row 1, column 1 .1 such in all",
+        "must be finite, given NaN at row 1, column 1 .1 such in all",
     ),
     "infinite": (torch.tensor([math.inf, 1.0]), "must be finite, given inf at row 0 "),
     "three axes": (np.full((1, 2, 3), math.nan), r"at index \[0, 0, 0\] .6 such"),
@@ -163,5 +163,5 @@ def test_mistakes_are_one_line(kind: str) -> None:
 def test_infinite_values_pass_where_they_are_allowed() -> None:
     assert as_tensor([math.inf], "x", allow="infinite").isinf().all()
     assert as_tensor([math.nan], "x", allow="anything").isnan().all()
-    with pytest.raises(UserError, match="nan"):
+    with pytest.raises(UserError, match="NaN"):
         as_tensor([math.nan], "x", allow="infinite")

@@ -18,6 +18,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from numpy.typing import NDArray
 
 from iclkit import cli
@@ -174,6 +175,22 @@ def test_chains_state_their_diagnostics(run: Run, workplace: Path) -> None:
     assert len(told.out.splitlines()) == 51
     assert "acceptance 0." in told.err
     assert "R-hat" in told.err
+
+
+def test_published_chains_are_equation_5_draw_for_draw(run: Run, workplace: Path) -> None:
+    context = np.random.default_rng(0).normal(5.0, 4.0, (12, 2))
+    write_csv(workplace / "a.csv", context)
+    told = run("energy", "sample", "a.csv", "--size", 30, "--seed", 3, "--sampler", "langevin-published")
+    assert told.code == 0
+    assert "no draws of the density" in told.err
+    landscape = models.load("energy-2d", "energy").condition(torch.tensor(context))
+    generator = torch.Generator().manual_seed(3)
+    x = torch.empty(30, 2, dtype=torch.float64).uniform_(-15, 15, generator=generator)
+    for _ in range(15):
+        noise = torch.randn(30, 2, dtype=torch.float64, generator=generator)
+        x = x + 3.16 * landscape.score(x) + 0.01 * noise
+    # Contractions forget rounding; the network is in single precision.
+    np.testing.assert_allclose(read_csv(told.out)[1], x.numpy(), rtol=1e-4, atol=1e-4)
 
 
 # Pictures

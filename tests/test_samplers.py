@@ -9,6 +9,7 @@ import torch
 
 from iclkit.energy.chains import State, energy_and_gradient
 from iclkit.energy.diagnostics import effective_sample_size, split_rhat
+from iclkit.energy.landscape import EnergyLandscape
 from iclkit.energy.samplers import HMC, MALA, SAMPLERS, Langevin
 from iclkit.errors import UserError
 
@@ -256,3 +257,90 @@ class TestDiagnostics:
         assert effective_sample_size(torch.zeros(3, 2, 1)).isnan().all()
         assert split_rhat(torch.zeros(10, 2, 1)).isnan().all()
         assert effective_sample_size(torch.zeros(10, 2, 1)).isnan().all()
+
+
+def equation_5(score, x, generator):
+    """The published sampler as written: 15 times x <- x - alpha grad E + omega, omega ~ N(0, sigma² I)."""
+    for _ in range(15):
+        x = x + 3.16 * score(x) + 0.01 * torch.randn(x.shape, generator=generator, dtype=x.dtype)
+    return x
+
+
+class TestPublished:
+    """On an energy whose scale is 7: rescaled, the steps would be 49 times as long."""
+
+    @staticmethod
+    def landscape(batch=None, dtype=torch.float32):
+        stiffness = torch.linspace(0.05, 0.2, batch or 1, dtype=dtype)[:, None]
+        return EnergyLandscape(
+            lambda x: stiffness * (x**2).sum(-1) + 0.1 * x.sin().sum(-1),
+            2,
+            batch,
+            torch.ones(2, dtype=dtype),
+            7 * torch.eye(2, dtype=dtype),
+        )
+
+    @pytest.mark.parametrize("batch", [None, 3])
+    @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+    def test_by_its_name_it_is_equation_5_draw_for_draw(self, batch, dtype):
+        land = self.landscape(batch, dtype)
+        literal = generator(4)
+        shape = (500, 2) if batch is None else (batch, 500, 2)
+        start = torch.empty(shape, dtype=dtype).uniform_(-15, 15, generator=literal)
+        expected = equation_5(land.score, start, literal)
+        for options in ({}, {"start": "uniform", "precondition": False}, {"start": "uniform"}):
+            found = land.sample(500, Langevin.published(), generator(4), **options)
+            assert torch.equal(found, expected)
+        # The numbers alone, told to start and step as the paper does.
+        plain = Langevin(steps=15, step_size=3.16, noise_std=0.01)
+        found = land.sample(500, plain, generator(4), start="uniform", precondition=False)
+        assert torch.equal(found, expected)
+
+    def test_it_ends_where_the_energy_is_least(self):
+        land = EnergyLandscape(lambda x: 0.05 * (x**2).sum(-1), 2, None, torch.zeros(2), 7 * torch.eye(2))
+        points = land.sample(500, Langevin.published(), generator())
+        # 15 (1 - 0.316)^15 = 0.05, and noise of 0.01 / sqrt(1 - 0.684²) = 0.014.
+        assert points.abs().max() < 0.05 + 6 * 0.014
+
+    def test_from_given_points(self):
+        land = self.landscape()
+        start = torch.randn(20, 2, generator=generator(1))
+        expected = equation_5(land.score, start, generator(2))
+        sampler = Langevin.published()
+        assert torch.equal(land.sample(20, sampler, generator(2), start=start), expected)
+        assert torch.equal(land.sample(20, sampler, generator(2), start=start.tolist()), expected)
+        draws, chains = land.sample(20, sampler, generator(2), start=start, diagnostics=True)
+        assert torch.equal(draws, chains.last)
+        assert chains.draws.shape == (15, 20, 2)
+
+    def test_every_sampler_starts_where_it_is_told(self):
+        land = self.landscape(3)
+        start = torch.full((3, 10, 2), 2.0)
+        for sampler in (Langevin(steps=1, step_size=1e-12), MALA(1, warmup=0, step_size=1e-12), None):
+            draws = land.sample(10, sampler, generator(), start=start, precondition=False)
+            assert draws.shape == (3, 10, 2)
+            if sampler is not None:
+                torch.testing.assert_close(draws, start, atol=1e-4, rtol=0)
+
+    def test_without_preconditioning_steps_are_in_units_of_x(self):
+        land, start = self.landscape(), torch.ones(5, 2)
+        sampler = Langevin(steps=2, step_size=0.1)
+        chains = sampler.run(land.energy, start[None], generator())
+        assert torch.equal(
+            land.sample(5, sampler, generator(), start=start, precondition=False), chains.last[0]
+        )
+        scaled = sampler.run(land.energy, start[None], generator(), 7 * torch.eye(2))
+        assert torch.equal(land.sample(5, sampler, generator(), start=start), scaled.last[0])
+
+    @pytest.mark.parametrize(
+        ("start", "words"),
+        [
+            ("normal", "unknown start 'normal'"),
+            (torch.zeros(4, 2), r"one point for each of 5 draws, \[5, 2\], given \[4, 2\]"),
+            (torch.zeros(5, 3), r"given \[5, 3\]"),
+            (torch.full((5, 2), math.nan), "start must be finite"),
+        ],
+    )
+    def test_refuses_other_starts(self, start, words):
+        with pytest.raises(UserError, match=words):
+            self.landscape().sample(5, Langevin.published(), start=start)

@@ -128,10 +128,11 @@ def _refuse(value: Any, tensor: Tensor, name: str, allow: Allowed) -> None:
         return
     place = bad.nonzero()[0].tolist()
     found = tensor[tuple(place)].item()
+    shown = "NaN" if found != found else found
     where = _where(value, place)
     accepted = "finite" if allow == "finite" else "numbers"
     raise UserError(
-        f"{name} must be {accepted}, given {found} at {where} ({int(bad.sum())} such in all); "
+        f"{name} must be {accepted}, given {shown} at {where} ({int(bad.sum())} such in all); "
         "drop or fill them first"
     )
 

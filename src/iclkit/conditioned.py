@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from iclkit.data import refuse_constant_columns
 from iclkit.energy.chains import Chains, Sampler
 from iclkit.energy.partition import LogPartition
+from iclkit.energy.starts import literal
 from iclkit.errors import UserError
 from iclkit.learners.trained import EnergyDensity
 from iclkit.networks.hooks import copy_with_hooks
@@ -71,12 +72,14 @@ class ConditionedDensity:
         Args:
             size: How many.
             seed: Seed of the draws.
-            sampler: A Markov chain sampler; None for the landscape's own choice.
+            sampler: A Markov chain sampler; None for the landscape's own choice. A `literal` one needs no
+                normalising constant.
 
         Returns:
             The draws, and the chains that they are from, with their diagnostics.
         """
-        _ = self._distribution  # what has no normalising constant is refused
+        if not literal(sampler):
+            _ = self._distribution  # what has no normalising constant is refused
         generator = torch.Generator().manual_seed(seed)
         draws, chains = self._landscape.sample(size, sampler, generator, diagnostics=True)
         return draws.double().numpy(), chains

@@ -13,18 +13,29 @@ Shape letters: B contexts (any leading axes), C chains, d coordinates, T kept dr
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from iclkit.arrays import as_tensor
+from iclkit.energy.border import Energy, check_energy, check_values, without_gradient
 from iclkit.energy.diagnostics import effective_sample_size, split_rhat
 from iclkit.errors import UserError
 
-Energy = Callable[[Float[Tensor, "*B C d"]], Float[Tensor, "*B C"]]
+__all__ = [
+    "Chains",
+    "Energy",
+    "Info",
+    "Sampler",
+    "State",
+    "energy_and_gradient",
+    "require",
+    "require_finite_start",
+]
 
 
 def energy_and_gradient(
@@ -33,12 +44,20 @@ def energy_and_gradient(
     """Energies of points and their gradients with respect to the points alone, both detached.
 
     No gradient of any other tensor (a network's weights) is computed, and no `.grad` is touched.
+
+    Raises:
+        UserError: Not one energy for each point, or none that can be differentiated.
     """
     with torch.inference_mode(False), torch.enable_grad():
         # A copy: an inference tensor becomes an ordinary one, and the caller's flags stay as they are.
         x = x.detach().clone().requires_grad_()
         value = energy(x)
-        (gradient,) = torch.autograd.grad(value.sum(), x)
+        check_values(value, x)
+        if not value.requires_grad:
+            raise without_gradient()
+        (gradient,) = torch.autograd.grad(value.sum(), x, allow_unused=True)
+        if gradient is None:
+            raise without_gradient()
     return value.detach(), gradient
 
 
@@ -139,7 +158,8 @@ class Sampler(ABC):
         """Run the chains.
 
         Args:
-            energy: Energies of C points under each context.
+            energy: Energies of C points under each context: a function of each point alone. That is checked,
+                by a few evaluations.
             start: Where the chains start.
             generator: Source of randomness; the same state gives the same chains.
             scale: A preconditioning matrix A per context (or one for all); None for the identity.
@@ -148,15 +168,39 @@ class Sampler(ABC):
             The states after every kept step.
 
         Raises:
-            UserError: The energy of a starting point is not finite.
+            UserError: The energy of a starting point is not finite, the chains run away to infinity, or what
+                was given is no energy.
         """
+
+    def check(
+        self, energy: Energy, start: Any, scale: Any = None, random: bool = False
+    ) -> tuple[Float[Tensor, "*B C d"], Float[Tensor, "*B d d"] | None]:
+        """The start and the scale of a run as tensors, after checking them and the energy; see `run`."""
+        start = as_tensor(start, "start").detach()
+        require(
+            start.ndim >= 2 and start.numel() > 0,
+            f"chains start at points [..., chains, dim], at least one, given {list(start.shape)}",
+        )
+        if scale is not None:
+            scale, dim = as_tensor(scale, "scale").detach().to(start), start.shape[-1]
+            fits = scale.shape[-2:] == (dim, dim) and scale.shape[:-2] in ((), start.shape[:-2])
+            require(fits, f"scale is a matrix [..., {dim}, {dim}], given {list(scale.shape)}")
+        check_energy(energy, start, scale, random)
+        return start, scale
 
     def init(self, energy: Energy, start: Float[Tensor, "*B C d"]) -> State:
         """The state of chains that stand at `start`."""
         value, gradient = energy_and_gradient(energy, start)
-        if not value.isfinite().all():
-            raise UserError("the energy of a starting point is not finite; start the chains inside the support")
+        require_finite_start(value)
         return State(start.detach(), value, gradient)
+
+
+def require_finite_start(energy: Float[Tensor, "*B C"]) -> None:
+    """Refuse chains that start where exp(-E) is nothing or unknown."""
+    require(
+        bool(energy.isfinite().all()),
+        "the energy of a starting point is not finite; start the chains inside the support",
+    )
 
 
 def require(holds: bool, message: str) -> None:

@@ -3,24 +3,28 @@
 from __future__ import annotations
 
 import warnings
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from iclkit.arrays import as_tensor
+from iclkit.energy.border import OwnEnergy
 from iclkit.energy.landscape import EnergyLandscape
+from iclkit.energy.samplers import PUBLISHED_START
 from iclkit.errors import UserError
 from iclkit.networks import within_reach
 from iclkit.networks.hooks import copy_with_hooks
 
 if TYPE_CHECKING:
-    from iclkit.energy.network import EnergyTransformer
+    from iclkit.energy.network import EncodedContext, EnergyTransformer
 
 # Queries of one forward pass: bounds its memory, and stays in cache.
 _CHUNK = 1024
-# The published chains start from the uniform distribution on (-15, 15)^d: 4 scales make its half-width.
-_PUBLISHED_SCALE = 15 / 4
+# 4 scales make the half-width of the box in which the published chains start.
+_PUBLISHED_SCALE = PUBLISHED_START / 4
 
 
 def condition(
@@ -30,6 +34,7 @@ def condition(
     scale: float | Tensor | None = None,
 ) -> EnergyLandscape:
     """What `EnergyTransformer.condition` does; see there."""
+    context = as_tensor(context, "the context")
     batch = _check(network, context, allow_longer)
     # Outside inference mode: its tensors could not take part in the scores that are asked for later.
     with torch.inference_mode(False), torch.no_grad():
@@ -47,17 +52,27 @@ def condition(
             matrix = matrix * torch.eye(network.dim, dtype=weights.dtype, device=weights.device)
         centre = weights.new_zeros(network.dim)
 
-    def energy(x: Float[Tensor, "B M d"]) -> Float[Tensor, "B M"]:
+    energy = _Conditioned(frozen, encoded, prefix)
+    return EnergyLandscape(energy, network.dim, batch, centre, matrix, points[0] if batch is None else points)
+
+
+@dataclass(frozen=True, eq=False)
+class _Conditioned(OwnEnergy):
+    """The network's energies of points after an encoded context."""
+
+    network: EnergyTransformer
+    context: EncodedContext
+    prefix: Tensor
+
+    def __call__(self, x: Float[Tensor, "B M d"]) -> Float[Tensor, "B M"]:
         chunk = max(1, _CHUNK // len(x))
-        near = within_reach(x)
-        values = [frozen.query(encoded, part[:, None], prefix)[:, 0] for part in near.split(chunk, 1)]
-        energies = torch.cat(values, 1)
-        if frozen.base_std is None:
+        near, network = within_reach(x), self.network
+        parts = (network.query(self.context, part[:, None], self.prefix)[:, 0] for part in near.split(chunk, 1))
+        energies = torch.cat(list(parts), 1)
+        if network.base_std is None:
             return energies
         # The network's own part no longer changes beyond its reach, the base energy does: x² - near².
-        return energies + ((x - near) * (x + near)).sum(-1) / (2 * frozen.base_std**2)
-
-    return EnergyLandscape(energy, network.dim, batch, centre, matrix, points[0] if batch is None else points)
+        return energies + ((x - near) * (x + near)).sum(-1) / (2 * network.base_std**2)
 
 
 def _check(network: EnergyTransformer, context: Tensor, allow_longer: bool) -> int | None:
@@ -71,8 +86,6 @@ def _check(network: EnergyTransformer, context: Tensor, allow_longer: bool) -> i
             f"a context of this network is [n, {network.dim}] or [B, n, {network.dim}] with B >= 1, "
             f"given {list(context.shape)}"
         )
-    if not context.isfinite().all():
-        raise UserError("the context holds NaN or infinite values; remove them first")
     length = context.shape[-2]
     if length > network.max_points:
         words = f"the context has {length} points, the network was trained on at most {network.max_points}"

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import math
-from typing import Literal, overload
+from typing import Any, Literal, overload
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from iclkit.arrays import as_tensor
 from iclkit.energy import rejection
+from iclkit.energy.affine import Affine, check_affine
 from iclkit.energy.annealing import Annealed, anneal
+from iclkit.energy.border import check_energy
 from iclkit.energy.chains import Chains, Energy, Sampler, energy_and_gradient
 from iclkit.energy.distribution import LandscapeDistribution
 from iclkit.energy.partition import QUADRATURE_DIMS, LogPartition, by_annealing, by_quadrature
 from iclkit.energy.quadrature import Quadrature, integrate
 from iclkit.energy.samplers import HMC
+from iclkit.energy.starts import Start, literal, starting_points
 from iclkit.errors import UserError
 
 _DEFAULT_SAMPLER = HMC(steps=10, warmup=50)
@@ -25,11 +29,12 @@ class EnergyLandscape:
     """E(x) under a fixed context; p(x) = exp(-E(x)) / Z. It is no distribution until `normalise` has found Z.
 
     An unbatched landscape (batch=None) takes points [..., d] and returns [...]; a batched one takes [B, ..., d]
-    and returns [B, ...], one energy function per context.
+    and returns [B, ...], one energy function per context. Points are tensors, arrays, DataFrames or lists; what
+    comes back are tensors.
 
     Args:
         energy: Energies of M points under each context, [B, M, d] -> [B, M]; B is 1 if the landscape is
-            unbatched.
+            unbatched. A function of each point alone, which is checked at a few points.
         dim: Dimension of the points (d).
         batch: Number of contexts (B), or None for a single, unbatched one.
         centre: Where the mass is, [d] or [B, d]. Its dtype and device are the landscape's.
@@ -39,7 +44,8 @@ class EnergyLandscape:
             there.
 
     Raises:
-        UserError: Shapes that do not fit together.
+        UserError: Shapes that do not fit together, values that are not finite, a scale that has no inverse, or
+            what is no energy.
     """
 
     def __init__(
@@ -53,6 +59,8 @@ class EnergyLandscape:
     ) -> None:
         self.dim, self.batch = dim, batch
         count = 1 if batch is None else batch
+        centre, scale = as_tensor(centre, "centre"), as_tensor(scale, "scale")
+        anchors = None if anchors is None else as_tensor(anchors, "anchors")
         for name, value, axes in (("centre", centre, 1), ("scale", scale, 2), ("anchors", anchors, 2)):
             if value is None:
                 continue
@@ -65,6 +73,8 @@ class EnergyLandscape:
         self._centre = centre.detach().expand(count, dim)
         self._scale = scale.detach().to(centre).expand(count, dim, dim)
         self._anchors = None if anchors is None else anchors.detach().to(centre).expand(count, -1, dim)
+        check_affine(self._scale, "scale of a landscape")
+        check_energy(energy, self._centre[:, None], self._scale)
         self._quadratures: dict[tuple[float, int], Quadrature] = {}
         self._annealed: Annealed | None = None
 
@@ -125,6 +135,9 @@ class EnergyLandscape:
         sampler: Sampler | None = None,
         generator: torch.Generator | None = None,
         diagnostics: Literal[False] = False,
+        *,
+        start: Start = None,
+        precondition: bool = True,
     ) -> Float[Tensor, "*B S d"]: ...
 
     @overload
@@ -135,9 +148,13 @@ class EnergyLandscape:
         generator: torch.Generator | None = None,
         *,
         diagnostics: Literal[True],
+        start: Start = None,
+        precondition: bool = True,
     ) -> tuple[Float[Tensor, "*B S d"], Chains]: ...
 
-    def sample(self, size, sampler=None, generator=None, diagnostics=False):
+    def sample(
+        self, size, sampler=None, generator=None, diagnostics=False, *, start=None, precondition=True
+    ) -> Any:
         """Draw points from exp(-E) / Z.
 
         Without a sampler, up to three dimensions: independent draws by rejection from the quadrature (over
@@ -145,30 +162,51 @@ class EnergyLandscape:
         particles. With a sampler: its chains, preconditioned by `scale` and started from the same draws or
         particles, so that every mode has its share of them; the draws are spread evenly over the kept states.
 
+        Chains that are told where to start have yet to find the mass, so each gives one draw: its last state.
+        With start="uniform" and precondition=False, `Langevin` is the published sampler's equation, draw for
+        draw; `Langevin.published()` implies both.
+
         Args:
             size: Number of draws (S), per context.
             sampler: One of `samplers`, or None.
             generator: Source of randomness; None for torch's global one.
             diagnostics: Also return the `Chains`: acceptance, effective sample size and split R-hat.
+            start: Where one chain for each draw starts: points [S, d] or [B, S, d], or "uniform" for the
+                uniform distribution on [-15, 15]^d, as the published chains. None for draws of the landscape.
+            precondition: Whether step sizes are in units of `scale`. Those of a sampler that is `literal` are
+                in units of x, whatever is said here.
 
         Returns:
             The draws, [S, d] or [B, S, d]; with `diagnostics`, the draws and the chains (batched as the
             landscape is). Independent draws are a single chain.
+
+        Raises:
+            UserError: No size, no sampler, or starting points of another shape or without a finite energy.
         """
         if size < 1:
             raise UserError(f"size must be at least 1, given {size}")
-        if sampler is None and self.dim <= QUADRATURE_DIMS:
+        if not isinstance(sampler, Sampler | None):
+            raise UserError(
+                f"a sampler is an instance of one of energy.samplers, as HMC(steps=100), given {sampler!r}"
+            )
+        if literal(sampler) and start is None:
+            start = "uniform"
+        if sampler is None and start is None and self.dim <= QUADRATURE_DIMS:
             chains = self._independent(size, generator)
             draws = chains.points
         else:
             sampler = sampler or _DEFAULT_SAMPLER
-            kept = sampler.steps // getattr(sampler, "thin", 1)
-            start = self._starts(max(4, math.ceil(size / kept)), generator)
-            chains = sampler.run(self._energy, start, generator, self._scale)
+            scale = self._scale if precondition and not literal(sampler) else None
+            if start is None:
+                kept = sampler.steps // getattr(sampler, "thin", 1)
+                first = self._starts(max(4, math.ceil(size / kept)), generator)
+            else:
+                first = starting_points(start, size, self._centre, self.batch, generator)
+            chains = sampler.run(self._energy, first, generator, scale)
             points = chains.points
             # From the end backwards: with fewer draws than states, the latest states of every stretch.
             spread = torch.arange(1, size + 1, device=points.device) * points.shape[1] // size - 1
-            draws = points[:, spread]
+            draws = points[:, spread] if start is None else chains.last
         if not diagnostics:
             return self._out(draws)
         return self._out(draws), Chains(
@@ -205,21 +243,15 @@ class EnergyLandscape:
             shift: Likewise.
         """
         count = len(self._centre)
-        matrix = matrix.detach().to(self._centre).expand(count, self.dim, self.dim)
-        shift = shift.detach().to(self._centre).expand(count, self.dim)
-        inverse = torch.linalg.inv(matrix)
-        log_det = torch.linalg.slogdet(matrix).logabsdet
-        inner = self._energy
-
-        def energy(y: Tensor) -> Tensor:
-            return inner((y - shift[:, None]) @ inverse.mT) + log_det[:, None]
-
-        def forward(x: Tensor) -> Tensor:
-            return x @ matrix.mT + shift[:, None]
-
-        anchors = None if self._anchors is None else self._out(forward(self._anchors))
-        centre = self._out(forward(self._centre[:, None])[:, 0])
-        return EnergyLandscape(energy, self.dim, self.batch, centre, self._out(matrix @ self._scale), anchors)
+        matrix = as_tensor(matrix, "matrix").detach().to(self._centre)
+        shift = as_tensor(shift, "shift").detach().to(self._centre)
+        check_affine(matrix, "matrix", shift, self.dim, count)
+        moved = Affine(self._energy, matrix.expand(count, self.dim, self.dim), shift.expand(count, self.dim))
+        anchors = None if self._anchors is None else self._out(moved.forward(self._anchors))
+        centre = self._out(moved.forward(self._centre[:, None])[:, 0])
+        return EnergyLandscape(
+            moved, self.dim, self.batch, centre, self._out(moved.matrix @ self._scale), anchors
+        )
 
     def box(self) -> Float[Tensor, "*B"]:
         """Half-width, in units of `scale`, of the box that quadrature integrates over."""
@@ -247,8 +279,9 @@ class EnergyLandscape:
             return self._independent(chains, generator).points
         return self._anneal().resample(chains, generator)
 
-    def _flatten(self, points: Tensor) -> tuple[Float[Tensor, "B M d"], torch.Size]:
+    def _flatten(self, points: Any) -> tuple[Float[Tensor, "B M d"], torch.Size]:
         """Points as one axis per context, and the shape that their energies shall have."""
+        points = as_tensor(points, "points", allow="anything")
         lead = 0 if self.batch is None else 1
         wrong_batch = lead and (points.ndim < 2 or len(points) != self.batch)
         if points.ndim < 1 or points.shape[-1] != self.dim or wrong_batch:

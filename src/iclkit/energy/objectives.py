@@ -96,7 +96,8 @@ class ContrastiveDivergence(Objective):
         start: Chains start from the uniform density on [-start, start]^d.
         penalty: Weight of E² over real and negative points.
 
-    Source: Schaeffer, Khona and Koyejo (2024), algorithm 1; `start` and `penalty` from their code.
+    Source: Schaeffer, Khona and Koyejo (2024): loss of equation 4, chains of equation 5, pseudocode in
+        Figure 2; `start` and `penalty` from their code.
     """
 
     negatives: int = 3

@@ -5,7 +5,7 @@ puts the point last, runs the whole transformer and keeps the last output; in ev
 runs the same copies as one padded batch. Both draw exactly what `ContrastiveDivergence` draws from the same
 generator.
 
-Source: Schaeffer, Khona and Koyejo (2024), algorithm 1.
+Source: Schaeffer, Khona and Koyejo (2024), Figure 2.
 """
 
 from __future__ import annotations

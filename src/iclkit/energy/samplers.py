@@ -16,9 +16,21 @@ from jaxtyping import Float
 from torch import Tensor
 
 from iclkit.energy.adaptation import DualAveraging
-from iclkit.energy.chains import Chains, Energy, Info, Sampler, State, energy_and_gradient, require
+from iclkit.energy.chains import (
+    Chains,
+    Energy,
+    Info,
+    Sampler,
+    State,
+    energy_and_gradient,
+    require,
+    require_finite_start,
+)
 
-__all__ = ["HMC", "MALA", "SAMPLERS", "Adjusted", "Chains", "Langevin", "Sampler"]
+__all__ = ["HMC", "MALA", "PUBLISHED_START", "SAMPLERS", "Adjusted", "Chains", "Langevin", "Sampler"]
+
+PUBLISHED_START = 15.0
+"""The published chains start from the uniform distribution on the box of this half-width."""
 
 
 @dataclass(frozen=True)
@@ -37,6 +49,8 @@ class Langevin(Sampler):
         max_move: Longest drift |alpha grad E| of one step, in units of x; longer ones are shortened. A
             stabiliser for training on samples of an unfinished network; where it acts, the chain samples no
             known density.
+        literal: The settings are in units of x as they stand: no landscape rescales them, and chains start from
+            U(-15, 15)^d unless told otherwise. So it is with the published ones.
 
     Raises:
         UserError: Settings out of range, or both a temperature and a noise.
@@ -46,6 +60,7 @@ class Langevin(Sampler):
     temperature: float = 1.0
     noise_std: float | None = None
     max_move: float | None = None
+    literal: bool = False
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -60,13 +75,13 @@ class Langevin(Sampler):
 
     @classmethod
     def published(cls) -> Langevin:
-        """The published setting: alpha = 3.16, sigma = 0.01, 15 steps.
+        """The published setting: alpha = 3.16, sigma = 0.01, 15 steps from U(-15, 15)^d, never rescaled.
 
         Its temperature is tau = 1.6e-5: gradient descent in effect, not a sampler of exp(-E).
 
-        Source: Schaeffer, Khona and Koyejo (2024).
+        Source: Schaeffer, Khona and Koyejo (2024), equation 5; the start is from their code.
         """
-        return cls(steps=15, step_size=3.16, noise_std=0.01)
+        return cls(steps=15, step_size=3.16, noise_std=0.01, literal=True)
 
     @property
     def sigma(self) -> float:
@@ -90,7 +105,9 @@ class Langevin(Sampler):
         drift = step_size[..., None, None] * _apply(_apply_transposed(gradient, scale), scale)
         if self.max_move is not None:
             drift = drift * (self.max_move / drift.norm(dim=-1, keepdim=True).clamp_min(self.max_move))
-        noise = (2 * self.tau * step_size).sqrt()[..., None, None] * _normal_like(x, generator)
+        # With the sampler's own alpha the factor is exactly 1, and the noise exactly sigma.
+        sigma = self.sigma * (step_size / step_size.new_tensor(self.step_size)).sqrt()
+        noise = sigma[..., None, None] * _normal_like(x, generator)
         return x - drift + _apply(noise, scale)
 
     def step(self, energy, state, step_size, scale=None, generator=None):
@@ -100,12 +117,21 @@ class Langevin(Sampler):
 
     def run(self, energy, start, generator=None, scale=None):
         # Without acceptance no step needs the energy it arrives at: one gradient a step, none after the last.
-        x = start.detach()
+        # The energy of a mini-batch will do: its noise adds to the chain's own.
+        x, scale = self.check(energy, start, scale, random=True)
         step_size = x.new_full(x.shape[:-2], self.step_size)
         draws = []
-        for _ in range(self.steps):
-            x = self.move(x, energy_and_gradient(energy, x)[1], step_size, scale, generator)
+        for step in range(self.steps):
+            value, gradient = energy_and_gradient(energy, x)
+            if not step:
+                require_finite_start(value)
+            x = self.move(x, gradient, step_size, scale, generator)
             draws.append(x)
+        require(
+            bool(x.isfinite().all()),
+            f"the chains ran away to infinity: a step_size of {self.step_size} is too large for this energy, "
+            "whose curvature times it must stay below 2; give a smaller one, or points in larger units",
+        )
         return Chains(torch.stack(draws, -3), torch.ones_like(step_size), step_size)
 
 
@@ -152,6 +178,7 @@ class Adjusted(Sampler):
         """A step size that suits N(0, I) at this temperature."""
 
     def run(self, energy, start, generator=None, scale=None):
+        start, scale = self.check(energy, start, scale)
         state = self.init(energy, start)
         first = self.first_step_size(start.shape[-1]) if self.step_size is None else self.step_size
         step_size = start.new_full(start.shape[:-2], first)

@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from iclkit.energy.border import OwnEnergy
 from iclkit.energy.landscape import EnergyLandscape
 from iclkit.energy.network import EnergyTransformer
 from iclkit.energy.partition import LogPartition
@@ -146,25 +147,40 @@ class EnergyDensity(DensityLearner):
             order = torch.randperm(context.shape[-2], generator=generator).to(context.device)
             others.append(self.network.condition(context[..., order, :], allow_longer=True))
 
-        def energy(points: Float[Tensor, "B M d"]) -> Float[Tensor, "B M"]:
-            batch = points if first.batch is not None else points[0]
-            values = torch.stack([member.energy(batch) for member in (first, *others)])
-            return values.mean(0).view(points.shape[:-1])
-
+        energy = _Mean((first, *others))
         return EnergyLandscape(energy, self.dim, first.batch, first.centre, first.scale, anchors)
+
+
+@dataclass(frozen=True, eq=False)
+class _Mean(OwnEnergy):
+    """The mean energy of landscapes."""
+
+    members: tuple[EnergyLandscape, ...]
+
+    def __call__(self, points: Float[Tensor, "B M d"]) -> Float[Tensor, "B M"]:
+        batch = points if self.members[0].batch is not None else points[0]
+        values = torch.stack([member.energy(batch) for member in self.members])
+        return values.mean(0).view(points.shape[:-1])
+
+
+@dataclass(frozen=True, eq=False)
+class _InDataUnits(OwnEnergy):
+    """The energy of x = matrix z + mean, in float64: E(x) = E(z) + log |det matrix|."""
+
+    inner: EnergyLandscape
+    whitening: Whitening
+
+    def __call__(self, points: Float[Tensor, "B M d"]) -> Float[Tensor, "B M"]:
+        batch = points[0] if self.inner.batch is None else points
+        values = self.inner.energy(self.whitening.forward(batch)).double() + self.whitening.log_det[..., None]
+        return values.view(points.shape[:-1])
 
 
 def _in_data_units(
     inner: EnergyLandscape, whitening: Whitening, anchors: Float[Tensor, "*B n d"]
 ) -> EnergyLandscape:
-    """The landscape of x = matrix z + mean, in float64: E(x) = E(z) + log |det matrix|."""
-    single = inner.batch is None
-
-    def energy(points: Float[Tensor, "B M d"]) -> Float[Tensor, "B M"]:
-        batch = points[0] if single else points
-        values = inner.energy(whitening.forward(batch)).double() + whitening.log_det[..., None]
-        return values.view(points.shape[:-1])
-
+    """The landscape of x = matrix z + mean, in float64."""
+    energy = _InDataUnits(inner, whitening)
     centre = whitening.inverse(inner.centre.double()[..., None, :]).squeeze(-2)
     scale = whitening.matrix @ inner.scale.double()
     return EnergyLandscape(energy, inner.dim, inner.batch, centre, scale, anchors)

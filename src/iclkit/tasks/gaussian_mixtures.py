@@ -27,7 +27,7 @@ class GaussianMixtures(DensityTask):
     Raises:
         UserError: A count below one or a standard deviation that is not positive.
 
-    Source: Schaeffer, Khona and Koyejo (2024), section 3 and their code.
+    Source: Schaeffer, Khona and Koyejo (2024), section 2.3, and their code.
     """
 
     components: int = 3
