@@ -41,7 +41,6 @@ FACES = {
     "conditioned",
     "conditioned_regression",
     "data",
-    "delimited",
     "estimators",
     "identifying",
     "__main__",

@@ -7,6 +7,8 @@ import unicodedata
 from collections.abc import Iterable
 
 _LISTED = 40
+_COMPARED = 1000
+_SHORT = 60
 # Controls (a terminal obeys them), halves of letters (bytes of a file name that are no text), line breaks, and
 # formats (they turn the direction of text or hide it) but for the two that join letters.
 _UNSHOWN = {"Cc", "Cs", "Zl", "Zp", "Cf"}
@@ -28,6 +30,11 @@ def shown(text: str) -> str:
         repr(letter)[1:-1] if unicodedata.category(letter) in _UNSHOWN and letter not in _JOINERS else letter
         for letter in text
     )
+
+
+def short(text: str) -> str:
+    """Text of any length as a message may hold it: its first letters, and dots if there are more."""
+    return text if len(text) <= _SHORT else f"{text[: _SHORT - 3]}..."
 
 
 class UserError(ValueError):
@@ -53,7 +60,10 @@ def unknown(kind: str, name: str, accepted: Iterable[str]) -> UserError:
         The error, to be raised by the caller.
     """
     names = sorted(accepted)
-    listed = ", ".join(names[:_LISTED]) + (f" and {len(names) - _LISTED} more" if len(names) > _LISTED else "")
-    near = difflib.get_close_matches(name, names, n=1, cutoff=0.4)
+    listed = ", ".join(map(short, names[:_LISTED]))
+    listed += f" and {len(names) - _LISTED} more" if len(names) > _LISTED else ""
+    # Names from files may be many and long; a comparison takes time with both.
+    compared = [other for other in names[:_COMPARED] if len(other) <= _SHORT]
+    near = difflib.get_close_matches(name, compared, n=1, cutoff=0.4) if len(name) <= _SHORT else []
     hint = f"; did you mean {near[0]!r}?" if near else ""
-    return UserError(f"unknown {kind} {name!r}{hint} (accepted: {listed})")
+    return UserError(f"unknown {kind} {short(name)!r}{hint} (accepted: {listed})")

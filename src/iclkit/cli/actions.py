@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from iclkit.cli.parser import Parser, check_seed
+from iclkit.data import STANDARD_INPUT
 from iclkit.errors import UserError, unknown
 
 Actions = Mapping[str, tuple[Callable[[list[str]], None], str]]
@@ -46,8 +47,10 @@ def _overview(command: str, actions: Actions) -> str:
 
 def data_parser(command: str, description: str, model: str) -> Parser:
     """A parser with the options on DATA and on the model."""
-    parser = Parser(command, description)
-    parser.add_argument("data", metavar="DATA", type=Path, help="rows of the context (.csv or .npy)")
+    parser = _DataParser(command, description)
+    parser.add_argument(
+        "data", metavar="DATA", type=Path, help="rows of the context (.csv or .npy); - for standard input"
+    )
     parser.add_argument("--model", default=model, help=f"model by name, its folder or a run (default: {model})")
     parser.add_argument(
         "--columns", nargs="+", metavar="COLUMN", help="columns to use, by name or by number from 1"
@@ -69,9 +72,42 @@ def data_parser(command: str, description: str, model: str) -> Parser:
     return parser
 
 
+class _DataParser(Parser):
+    """A parser for which `--columns 2 3 FILE` ends where FILE begins."""
+
+    def parse(self, argv: Sequence[str]) -> argparse.Namespace:
+        return super().parse(self._with_data_first(argv))
+
+    def _with_data_first(self, argv: Sequence[str]) -> list[str]:
+        """argparse gives all that follows --columns to it. If nothing is left for DATA, its last was that."""
+        listed: list[int] = []  # places of what follows an option that takes a list
+        waiting: str | int | None = 0  # how many values the last option takes: none, one (None) or a list ("+")
+        for place, argument in enumerate(argv):
+            if argument in ("--", "-h", "--help"):
+                return [*argv]
+            if argument.startswith("--"):
+                action = self._option_string_actions.get(argument)
+                waiting = 0 if action is None else action.nargs
+            elif waiting == "+":
+                listed.append(place)
+            elif waiting is None:
+                waiting = 0
+            else:
+                return [*argv]  # DATA has its place
+        if not listed:
+            return [*argv]
+        last = argv[listed[-1]]
+        if len(listed) < 2 or not (last == "-" or Path(last).exists()):
+            raise UserError(
+                f"DATA is missing: {' '.join(argv[place] for place in listed)!r} is all taken for columns; "
+                f"give the file first: {self.prog} FILE --columns ..."
+            )
+        return [last, *argv[: listed[-1]], *argv[listed[-1] + 1 :]]
+
+
 def check_data(given: argparse.Namespace) -> None:
     """Refuse what can be refused before the seconds that loading torch takes."""
-    if not given.data.exists():
+    if given.data != STANDARD_INPUT and not given.data.exists():
         raise UserError(f"there is no file {given.data}")
     check_seed(given.seed)
 

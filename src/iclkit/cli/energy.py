@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from iclkit.cli import output
+from iclkit.cli import output, tables
 from iclkit.cli.actions import (
     CEILING,
     MOST_POINTS,
@@ -19,7 +19,7 @@ from iclkit.cli.actions import (
     data_parser,
     dispatch,
 )
-from iclkit.data import Table, read_table
+from iclkit.data import Table
 from iclkit.errors import UserError, unknown
 
 if TYPE_CHECKING:
@@ -45,11 +45,11 @@ def score(argv: list[str]) -> None:
     parser.add_argument("--points", type=Path, metavar="FILE", help="points to score (default: those of DATA)")
     parser.add_argument("--out", type=Path, metavar="FILE", help=".csv to write (default: standard output)")
     given = parser.parse(argv)
-    output.check(given.out, given.force, [given.data, given.points])
+    tables.check(given.out, given.force, [given.data, given.points])
     table, density = _condition(given)
     points = table
     if given.points is not None:
-        points = read_table(
+        points = tables.read(
             given.points,
             given.columns,
             len(table.names),
@@ -60,7 +60,7 @@ def score(argv: list[str]) -> None:
             advice="score them in parts",
         )
     values = density.log_density(points.values)
-    output.write_table(given.out, [*table.names, "log_density"], np.column_stack([points.values, values]))
+    tables.write(given.out, [*table.names, "log_density"], np.column_stack([points.values, values]))
     if given.points is None:
         output.note("these points are the context itself, so they look likelier than new ones; see --points")
     found = density.log_partition
@@ -80,11 +80,11 @@ def sample(argv: list[str]) -> None:
     given = parser.parse(argv)
     if not 1 <= given.size <= MOST_POINTS:
         raise UserError(f"--size must lie in 1..{MOST_POINTS}, given {given.size}")
-    output.check(given.out, given.force, [given.data])
+    tables.check(given.out, given.force, [given.data])
     sampler = _sampler(given.sampler)
     table, density = _condition(given)
     draws, chains = density.sample(given.size, given.seed, sampler)
-    output.write_table(given.out, table.names, draws)
+    tables.write(given.out, table.names, draws)
     if given.sampler == _PUBLISHED:
         output.note(
             "15 steps from U(-15, 15), in the data's units, at a temperature of 1.6e-5: gradient descent in "
@@ -116,7 +116,7 @@ def plot(argv: list[str]) -> None:
     except ModuleNotFoundError as error:
         raise UserError(f"pictures need {error.name}: pip install 'iclkit[plots]'") from None
     draws = density.sample(given.samples, given.seed)[0] if given.samples else None
-    figure = plot_landscape(density.log_density, table.values, table.names, draws)
+    figure = plot_landscape(density.log_density, table.values, tables.labels(table), draws)
     output.write(given.out, render(figure, given.out.suffix.lower()))
 
 
@@ -136,7 +136,7 @@ def _condition(given: argparse.Namespace) -> tuple[Table, ConditionedDensity]:
     learner = load(given.model, "energy")
     limit = learner.limit
     longer = max(CEILING, limit)
-    table = read_table(
+    table = tables.read(
         given.data,
         given.columns,
         learner.dim,

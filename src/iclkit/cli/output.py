@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import csv
 import errno
-import io
 import os
 import secrets
 import stat
@@ -13,9 +11,6 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-
-import numpy as np
-from numpy.typing import NDArray
 
 from iclkit.cli.streams import check_output, tell
 from iclkit.errors import UserError
@@ -162,18 +157,6 @@ def _open_stream(out: Path) -> int:
         if time.monotonic() > end:
             raise UserError(f"nobody reads from the pipe {out}; start its reader first")
         time.sleep(0.02)
-
-
-def write_table(out: Path | None, names: Sequence[str], values: NDArray[np.float64]) -> None:
-    """Write numbers as CSV, every digit of them, to a file or to standard output."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(names)
-    writer.writerows([repr(value) for value in row] for row in values.tolist())
-    if out is None:
-        sys.stdout.write(text.getvalue())
-    else:
-        write(out, text.getvalue().encode())
 
 
 def note(message: str) -> None:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from iclkit.cli import output
+from iclkit.cli import output, tables
 from iclkit.cli.actions import (
     CEILING,
     MOST_POINTS,
@@ -20,7 +21,8 @@ from iclkit.cli.actions import (
     dispatch,
 )
 from iclkit.cli.parser import Parser
-from iclkit.data import Table, read_table
+from iclkit.data import Table
+from iclkit.data.columns import listed
 from iclkit.errors import UserError
 
 if TYPE_CHECKING:
@@ -52,16 +54,17 @@ def predict(argv: list[str]) -> None:
     )
     parser.add_argument("--out", type=Path, metavar="FILE", help=".csv to write (default: standard output)")
     given = _parse(parser, argv)
-    output.check(given.out, given.force, [given.data, given.points])
+    tables.check(given.out, given.force, [given.data, given.points])
     table, regression = _condition(given)
-    inputs = Table(table.values[:, :-1], table.names[:-1], table.named, table.rows)
+    inputs = dataclasses.replace(
+        table, values=table.values[:, :-1], names=table.names[:-1], places=table.places[:-1]
+    )
     if given.points is None:
         points, found = table, _leave_one_out(given, table, regression)
     else:
-        points = read_table(
+        points = tables.read(
             given.points,
-            # As they were chosen in DATA: by numbers, where names occur twice.
-            given.columns or inputs.names,
+            given.columns,
             len(inputs.names),
             MOST_POINTS,
             like=inputs,
@@ -76,7 +79,9 @@ def predict(argv: list[str]) -> None:
     target = table.names[-1]
     names = [f"{target} mean", f"{target} std", *(f"{target} q{level:.6g}" for level in levels)]
     numbers = [points.values, found.mean, found.std, quantiles]
-    output.write_table(given.out, [*points.names, *names], np.column_stack(numbers))
+    tables.write(
+        given.out, [*(table if given.points is None else inputs).names, *names], np.column_stack(numbers)
+    )
     if given.points is None:
         _summarise(table.values[:, -1], found, quantiles, given.interval)
 
@@ -102,13 +107,12 @@ def plot(argv: list[str]) -> None:
         from iclkit.report.regression_plot import plot_curve, plot_left_out
     except ModuleNotFoundError as error:
         raise UserError(f"pictures need {error.name}: pip install 'iclkit[plots]'") from None
-    if len(table.names) == 2:
-        figure = plot_curve(
-            regression.predict, table.values, table.names, given.interval, given.samples, given.seed
-        )
+    names = tables.labels(table)
+    if len(names) == 2:
+        figure = plot_curve(regression.predict, table.values, names, given.interval, given.samples, given.seed)
     else:
         figure = plot_left_out(
-            _leave_one_out(given, table, regression), table.values[:, -1], table.names[-1], given.interval
+            _leave_one_out(given, table, regression), table.values[:, -1], names[-1], given.interval
         )
     output.write(given.out, render(figure, given.out.suffix.lower()))
 
@@ -170,7 +174,7 @@ def _condition(given: argparse.Namespace) -> tuple[Table, ConditionedRegression]
         seed=given.seed,
     )
     if constant:
-        what = f"column {constant[0]!r} is" if len(constant) == 1 else f"columns {', '.join(constant)} are"
+        what = f"column {constant[0]!r} is" if len(constant) == 1 else f"columns {listed(constant)} are"
         output.note(f"{what} constant in {given.data}, so the predictions do not depend on it")
     return table, regression
 
@@ -179,7 +183,7 @@ def _read(given: argparse.Namespace, learner: TrainedRegressor) -> Table:
     limit = learner.network.max_points
     longer = max(CEILING, limit)
     any_length = given.allow_longer or given.orders is not None
-    table = read_table(
+    table = tables.read(
         given.data,
         given.columns,
         max_rows=longer if any_length else limit,
