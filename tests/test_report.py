@@ -17,7 +17,7 @@ from torch import Tensor
 
 from iclkit.analysis import real_data
 from iclkit.analysis.intervals import Curve
-from iclkit.analysis.real_data import PAIRS, compare_on, results_table, wins
+from iclkit.analysis.real_data import ALL_PAIRS, PAIRS, baselines, compare_on, results_table, standing
 from iclkit.analysis.sampling import sample_quality
 from iclkit.analysis.table import Table
 from iclkit.errors import UserError
@@ -308,10 +308,10 @@ def test_comparisons_are_paired_and_repeatable(models: tuple[Path, Path]):
     assert torch.equal(first.baselines["mixture"].values, again.baselines["mixture"].values)
     assert first.best(8) == "mixture"
     table = results_table([first], 16)
-    assert table.columns == ["pair", "model", "mixture", "gain", "95 % interval"]
+    assert table.columns == ["pair", "model", "best baseline", "which", "gain", "95 % interval"]
     gain = float((first.model.at(16) - first.baselines["mixture"].at(16)).mean)
-    assert table.rows[0][3] == f"{gain:+.3f}"
-    assert wins([first], 16) == int(gain > 0)
+    assert table.rows[0][3:5] == ["mixture", f"{gain:+.3f}"]
+    assert standing([first], 16).above == int(gain > 0)
     with pytest.raises(UserError, match="too few"):
         compare_on(model, "short", values[:50], (8,), 3)
     with pytest.raises(UserError, match="up to 16 points"):
@@ -329,6 +329,30 @@ def test_the_comparison_finds_the_held_out_likelihood_of_a_known_density(models:
     law = torch.distributions.MultivariateNormal(context.mean(0), 1.2**2 * covariance)
     # float32 inside, and a quadrature to 1e-3.
     assert float(found.model.values[0]) == pytest.approx(float(law.log_prob(held).mean()), abs=5e-3)
+
+
+def test_wins_are_counted_with_their_intervals():
+    sizes = [16]
+
+    def result(gains: list[float]) -> real_data.PairResult:
+        model, zero = torch.tensor(gains)[:, None], torch.zeros(len(gains), 1)
+        return real_data.PairResult(
+            "pair", Curve(sizes, model), {"a": Curve(sizes, zero), "b": Curve(sizes, zero - 5)}
+        )
+
+    results = [result([1.0, 1.1, 0.9]), result([3.0, -2.9, 0.0]), result([-1.0, -1.1, -0.9])]
+    found = standing(results, 16)
+    assert (found.above, found.surely_above, found.surely_below) == (2, 1, 1)
+    assert found.rank == pytest.approx(4 / 3)
+    assert found.estimators == 3
+
+
+def test_pairs_are_named_once_and_have_rows_enough():
+    assert len(ALL_PAIRS) == 29
+    for load_pair in ALL_PAIRS.values():
+        values = load_pair().values
+        assert values.shape[1] == 2
+        assert len(values) >= max(real_data.CONTEXT_SIZES) + 60
 
 
 @pytest.mark.parametrize("form", ["full", "diag", "spherical", "tied"])
@@ -356,7 +380,10 @@ def test_the_benchmark_prints_its_tables(models: tuple[Path, Path], capsys: pyte
     real_data.main(arguments)
     printed = capsys.readouterr().out
     assert "8 context points" in printed
-    assert re.search(r"above the best baseline on [01] of 1 pairs", printed.replace("\n", " "))
+    told = r"above the best baseline on [01] of 1 pairs \(the 95 % interval excludes 0 on [01]\)"
+    assert re.search(told, printed.replace("\n", " "))
+    for name in baselines():
+        assert name in printed
     with pytest.raises(UserError, match="did you mean 'iris petal'"):
         real_data.main(["--model", str(models[1]), "--pairs", "iris petals"])
 

@@ -2,10 +2,16 @@
 
 from collections.abc import Callable
 
+from iclkit.learners.average import AverageLearner
 from iclkit.learners.averaging import Averaging, Zero
 from iclkit.learners.base import DensityLearner, Predictive
 from iclkit.learners.bayes import bayes
-from iclkit.learners.classical import GaussianMixtureLearner, KernelDensityLearner
+from iclkit.learners.classical import (
+    DirichletMixtureLearner,
+    GaussianMixtureLearner,
+    KernelDensityLearner,
+    RuleOfThumbLearner,
+)
 from iclkit.learners.context_network import TrainedNetwork
 from iclkit.learners.curvature import GradientDescentPlusPlus, Newton
 from iclkit.learners.descent import GradientDescent, OnePassSGD
@@ -29,6 +35,7 @@ from iclkit.learners.regression import (
     as_learner,
 )
 from iclkit.learners.ridge import BayesLinear, Ridge
+from iclkit.learners.single_fits import ShrunkGaussianLearner, StudentLearner
 from iclkit.learners.sparse_linear import SparseBayesLinear
 from iclkit.learners.trees import BoostedTrees, GreedyTree
 from iclkit.tasks import LinearPool
@@ -57,11 +64,13 @@ REGRESSION_LEARNERS: dict[str, Callable[[], RegressionLearner]] = {
 
 __all__ = [
     "REGRESSION_LEARNERS",
+    "AverageLearner",
     "Averaging",
     "BayesLinear",
     "BoostedTrees",
     "CallableLearner",
     "DensityLearner",
+    "DirichletMixtureLearner",
     "EnumerationBayes",
     "GaussianMixtureLearner",
     "GaussianProcess",
@@ -87,8 +96,11 @@ __all__ = [
     "ProbabilisticOnFeatures",
     "RegressionLearner",
     "Ridge",
+    "RuleOfThumbLearner",
+    "ShrunkGaussianLearner",
     "SmoothedPoolPosterior",
     "SparseBayesLinear",
+    "StudentLearner",
     "TrainedNetwork",
     "Zero",
     "as_learner",

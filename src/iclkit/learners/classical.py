@@ -10,6 +10,7 @@ import math
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float
@@ -34,10 +35,13 @@ class FittedLearner(DensityLearner):
             )
         fits = [self._fit_prefix(x[:, :n]) for n in lengths]
         log_weights, means, whiten = zip(*fits, strict=True)
+        weights = stack_components(log_weights, -math.inf)
+        dof = [self._dof(n) for n in lengths]
         return MixturePredictive(
-            stack_components(log_weights, -math.inf),
+            weights,
             stack_components(means, 0.0),
             stack_components(whiten, 1.0),
+            None if None in dof else weights.new_tensor(dof)[:, None].expand_as(weights),
         )
 
     def _fit_prefix(self, x: Float[Tensor, "B n d"]) -> tuple[Tensor, Tensor, Tensor]:
@@ -54,6 +58,10 @@ class FittedLearner(DensityLearner):
     def _fit(self, z: Float[Tensor, "B n d"]) -> tuple[Tensor, Tensor, Tensor]:
         """Log weights, means and whiteners [B, J, d, d] fitted to standardised points."""
         raise NotImplementedError
+
+    def _dof(self, points: int) -> float | None:
+        """Degrees of freedom of Student-t components after so many points; None for Gaussian ones."""
+        return None
 
 
 @dataclass(frozen=True)
@@ -112,6 +120,45 @@ class KernelDensityLearner(FittedLearner):
 
 
 @dataclass(frozen=True)
+class RuleOfThumbLearner(FittedLearner):
+    """Gaussian kernel density estimate with the sample's covariance, its width by a rule of thumb.
+
+    The kernels' covariance is h² times the sample's, with h = n^(-1/(d+4)) ("scott") or
+    (n (d + 2) / 4)^(-1/(d+4)) ("silverman"), as in `scipy.stats.gaussian_kde`.
+
+    Args:
+        dim: Dimension of the points.
+        rule: "scott" or "silverman".
+
+    Raises:
+        UserError: Another rule.
+
+    Source: Scott (1992) and Silverman (1986), as SciPy documents them.
+    """
+
+    dim: int
+    rule: str = "scott"
+
+    def __post_init__(self) -> None:
+        if self.rule not in ("scott", "silverman"):
+            raise UserError(f"rule must be 'scott' or 'silverman', given {self.rule!r}")
+
+    def _fit(self, z: Float[Tensor, "B n d"]) -> tuple[Tensor, Tensor, Tensor]:
+        batch, points, dim = z.shape
+        count = points if self.rule == "scott" else points * (dim + 2) / 4
+        width = count ** (-1 / (dim + 4))
+        centred = z - z.mean(1, keepdim=True)
+        identity = torch.eye(dim, dtype=z.dtype, device=z.device)
+        # Points on a line have no density of their own; the smallest addition gives them one.
+        covariance = centred.mT @ centred / (points - 1) + 1e-9 * identity
+        factor = width * torch.linalg.cholesky(covariance)
+        whiten = torch.linalg.solve_triangular(factor, identity, upper=False)[:, None].expand(
+            -1, points, -1, -1
+        )
+        return z.new_full((batch, points), -math.log(points)), z, whiten
+
+
+@dataclass(frozen=True)
 class GaussianMixtureLearner(FittedLearner):
     """Gaussian mixture fitted by EM (scikit-learn's), its size and the form of its covariances chosen by BIC.
 
@@ -153,10 +200,8 @@ class GaussianMixtureLearner(FittedLearner):
             ) from error
 
         most = max(1, min(self.max_components, z.shape[1] // (z.shape[2] + 1)))
-        log_weights = z.new_full((len(z), most), -math.inf)
-        means = z.new_zeros(len(z), most, z.shape[2])
-        whiten = torch.eye(z.shape[2]).to(z).expand(len(z), most, -1, -1).clone()
-        for episode, points in enumerate(z.detach().cpu().double().numpy()):
+        found = []
+        for points in z.detach().cpu().double().numpy():
             with warnings.catch_warnings():
                 # A fit that stopped early, or repeated points, only makes for a worse BIC.
                 warnings.simplefilter("ignore", ConvergenceWarning)
@@ -171,15 +216,72 @@ class GaussianMixtureLearner(FittedLearner):
                     for form in self.covariances
                     for k in range(1, most + 1)
                 ]
-            best = min(fits, key=lambda fit: fit.bic(points))
-            k = best.n_components
-            log_weights[episode, :k] = torch.as_tensor(best.weights_).log().to(z)
-            means[episode, :k] = torch.as_tensor(best.means_).to(z)
-            # scikit-learn's precision factor U has Σ⁻¹ = U Uᵀ, so Uᵀ whitens; other forms keep part of it.
-            factor = torch.as_tensor(best.precisions_cholesky_)
-            if best.covariance_type == "diag":
-                factor = torch.diag_embed(factor)
-            elif best.covariance_type == "spherical":
-                factor = factor[:, None, None] * torch.eye(z.shape[2], dtype=factor.dtype)
-            whiten[episode, :k] = factor.mT.to(z)
-        return log_weights, means, whiten
+            found.append(min(fits, key=lambda fit: fit.bic(points)))
+        return _components(found, most, z)
+
+
+@dataclass(frozen=True)
+class DirichletMixtureLearner(FittedLearner):
+    """Gaussian mixture with a Dirichlet process prior on its weights, by variational Bayes (scikit-learn's).
+
+    The density is that of the posterior means of weights, means and precisions.
+
+    Args:
+        dim: Dimension of the points.
+        max_components: Largest number of components; never more than there are points.
+        regularisation: Added to the covariances' diagonal, in standardised units.
+        seed: Seed of the start.
+
+    Raises:
+        UserError: A count below one, or scikit-learn not installed.
+    """
+
+    dim: int
+    max_components: int = 6
+    regularisation: float = 1e-3
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.max_components < 1:
+            raise UserError(f"max_components must be at least 1, given {self.max_components}")
+
+    def _fit(self, z: Float[Tensor, "B n d"]) -> tuple[Tensor, Tensor, Tensor]:
+        try:
+            from sklearn.base import clone
+            from sklearn.exceptions import ConvergenceWarning
+            from sklearn.mixture import BayesianGaussianMixture
+        except ImportError as error:
+            raise UserError(
+                "DirichletMixtureLearner needs scikit-learn; install it with: pip install 'iclkit[sklearn]'"
+            ) from error
+
+        most = min(self.max_components, z.shape[1])
+        mixture = BayesianGaussianMixture(
+            n_components=most, reg_covar=self.regularisation, max_iter=500, random_state=self.seed
+        )
+        found = []
+        for points in z.detach().cpu().double().numpy():
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", ConvergenceWarning)
+                found.append(clone(mixture).fit(points))
+        return _components(found, most, z)
+
+
+def _components(found: Sequence[Any], most: int, like: Float[Tensor, "B n d"]) -> tuple[Tensor, Tensor, Tensor]:
+    """Log weights, means and whiteners of scikit-learn's fitted mixtures, one for each episode."""
+    dim = like.shape[2]
+    log_weights = like.new_full((len(like), most), -math.inf)
+    means = like.new_zeros(len(like), most, dim)
+    whiten = torch.eye(dim).to(like).expand(len(like), most, -1, -1).clone()
+    for episode, fit in enumerate(found):
+        k = fit.n_components
+        log_weights[episode, :k] = torch.as_tensor(fit.weights_).log().to(like)
+        means[episode, :k] = torch.as_tensor(fit.means_).to(like)
+        # scikit-learn's precision factor U has Σ⁻¹ = U Uᵀ, so Uᵀ whitens; other forms keep part of it.
+        factor = torch.as_tensor(fit.precisions_cholesky_)
+        if fit.covariance_type == "diag":
+            factor = torch.diag_embed(factor)
+        elif fit.covariance_type == "spherical":
+            factor = factor[:, None, None] * torch.eye(dim, dtype=factor.dtype)
+        whiten[episode, :k] = factor.mT.to(like)
+    return log_weights, means, whiten

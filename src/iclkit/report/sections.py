@@ -42,7 +42,8 @@ def fitted(mixture: str) -> dict[str, DensityLearner]:
         mixture: Which setting of the mixture (see `baselines`): the one that is better at 32 points.
     """
     known = baselines()
-    return {"kernel density (CV)": known["kernel density"], "EM mixture (BIC)": known[mixture]}
+    both = {name: known[name] for name in ("Student-t", "Student-t + kernels")}
+    return {"kernel density (CV)": known["kernel density"], "EM mixture (BIC)": known[mixture], **both}
 
 
 def panels(
