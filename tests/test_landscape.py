@@ -380,3 +380,35 @@ class TestConditionedNetwork:
         with torch.inference_mode():
             inside = land.score(x)
         torch.testing.assert_close(inside, land.score(x))
+
+
+def test_a_far_point_of_the_context_hides_nothing():
+    """Ten points near and one at 10,000: the box is widened a thousandfold, and every mode still is found."""
+    near = gaussian(0.3, 2, 1)
+    far = torch.tensor([[[1e4, 0.0]]])
+    law = Mixtures(
+        torch.tensor([[10 / 11, 1 / 11]]).log(),
+        torch.cat([near.means, far], 1),
+        0.3 * torch.eye(2).expand(1, 2, 2, 2),
+    )
+    anchors = torch.cat([0.3 * torch.randn(1, 10, 2, generator=generator()), far], 1)
+    for held in (anchors, far):  # the near mode is within four scales: it needs no anchor
+        found = landscape(law, 1.0, held).log_partition()
+        # float32 of points near 10,000: steps of 1e-3, in units of 0.3.
+        assert abs(found.estimate.item() + SHIFT) < 3e-3
+
+
+def test_a_constant_that_is_not_known_is_refused():
+    """A spike of width 1e-6 on a tenth of the mass, seen at its anchor alone, at the deepest cut."""
+    at, width = torch.tensor([[[2.0, 1.0, 0.0]]], dtype=torch.float64), 1e-6
+
+    def energy(x: torch.Tensor) -> torch.Tensor:
+        spike = -0.5 * ((x - at) / width).square().sum(-1) - 3 * math.log(width)
+        return -torch.logaddexp(-0.5 * x.square().sum(-1), spike)
+
+    centre = torch.zeros(3, dtype=torch.float64)
+    land = EnergyLandscape(energy, 3, None, centre, torch.eye(3).double(), anchors=at[0])
+    found = land.log_partition()
+    assert not found.error <= 1
+    with pytest.raises(UserError, match="log Z is too uncertain to normalise with"):
+        land.normalise()

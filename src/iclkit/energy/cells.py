@@ -17,7 +17,9 @@ from torch import Tensor
 # large ones with many, at fewer evaluations for 1e-3.
 PER_AXIS = {1: 32, 2: 6, 3: 4}
 _NODES = {1: 4, 2: 3, 3: 3}
-DEPTH = 12
+# By dimension: how often a cell may be halved, and the bits that the index of a cell along an axis then has.
+DEPTH = {1: 30, 2: 18, 3: 13}
+_INDEX_BITS = {1: 35, 2: 21, 3: 15}
 
 
 @dataclass(frozen=True)
@@ -67,7 +69,7 @@ class Cells:
         beside_level = level[heavy].repeat_interleave(3**dim)
         beside_owner = self.owner[heavy].repeat_interleave(3**dim)
         wide = torch.zeros_like(heavy)
-        for up in range(2, DEPTH + 1):
+        for up in range(2, int(beside_level.amax()) + 1 if len(beside_level) else 0):
             # The ancestors, `up` levels above, of the places beside the heavy cells: which of them are leaves?
             there = (beside_level >= up) & (beside >= 0).all(1)
             wanted = self._keys(beside_owner[there], beside_level[there] - up, beside[there] >> up)
@@ -77,10 +79,10 @@ class Cells:
 
     @staticmethod
     def _keys(owner: Tensor, level: Tensor, index: Int[Tensor, "C d"]) -> Int[Tensor, " C"]:
-        """A number for every possible cell: 15 bits for each index, 4 for the level, the rest for the owner."""
-        key = owner * 16 + level
+        """A number for every possible cell: the bits of each index, 5 for the level, the rest for the owner."""
+        key = owner * 32 + level
         for axis in range(index.shape[1]):
-            key = key * 2**15 + index[:, axis]
+            key = key * 2 ** _INDEX_BITS[index.shape[1]] + index[:, axis]
         return key
 
 

@@ -22,7 +22,7 @@ class LandscapeDistribution(Distribution):
     Args:
         landscape: The energy.
         log_partition: Its log Z; kept as an attribute, for its error and method.
-        truncate: The density is zero outside the quadrature's box.
+        truncate: The density is zero outside of the landscape's box.
         generator: Source of randomness of `sample`; None for torch's global one.
     """
 
@@ -58,20 +58,20 @@ class LandscapeDistribution(Distribution):
     def sample(self, sample_shape: Any = torch.Size()) -> Float[Tensor, "*S d"]:  # noqa: B008
         """Independent draws (d <= 3) or draws of many HMC chains, [*sample_shape, *batch, d]."""
         shape = torch.Size(sample_shape)
-        draws = self.landscape.sample(max(1, shape.numel()), generator=self._generator)
+        size = max(1, shape.numel())
+        if self._truncate:
+            draws = self.landscape._sample_within_box(size, self._generator)
+        else:
+            draws = self.landscape.sample(size, generator=self._generator)
         if self.batch_shape:
             draws = draws.transpose(0, 1)
         return draws[: shape.numel()].reshape(self._extended_shape(shape))
 
     def _within(self, points: Tensor, log_density: Tensor) -> Tensor:
         """The log density inside the box, -inf outside it."""
-        if not self._truncate or self.landscape.dim > 3:
+        if not self._truncate:
             return log_density
-        scale, centre, box = self.landscape.scale, self.landscape.centre, self.landscape.box()
-        ones = [1] * (points.ndim - 1 - len(self.batch_shape))
-        offset = points.to(centre) - centre.view(*self.batch_shape, *ones, -1)
-        inverse = torch.linalg.inv(scale)
-        matrix = inverse.view(*self.batch_shape, *ones, *inverse.shape[-2:])
-        z = (matrix @ offset[..., None])[..., 0]
-        inside = z.abs().amax(-1) <= box.view(*self.batch_shape, *ones)
+        box = self.landscape._box()
+        flat = points.to(box.centre).reshape(len(box.centre), -1, self.landscape.dim)
+        inside = box.contains(flat).view(points.shape[:-1])
         return torch.where(inside, log_density, -math.inf)

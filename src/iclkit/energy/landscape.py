@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from typing import Any, Literal, overload
 
@@ -14,12 +15,14 @@ from iclkit.energy import rejection
 from iclkit.energy.affine import Affine, check_affine
 from iclkit.energy.annealing import Annealed, anneal
 from iclkit.energy.border import check_energy
+from iclkit.energy.box import STRETCHED_SCALE, Box, Stretched
 from iclkit.energy.chains import Chains, Energy, Sampler, energy_and_gradient
 from iclkit.energy.distribution import LandscapeDistribution
-from iclkit.energy.partition import QUADRATURE_DIMS, LogPartition, by_annealing, by_quadrature
+from iclkit.energy.partition import QUADRATURE_DIMS, LogPartition, by_annealing, by_quadrature, require_decay
 from iclkit.energy.quadrature import Quadrature, integrate
 from iclkit.energy.samplers import HMC
 from iclkit.energy.starts import Start, literal, starting_points
+from iclkit.energy.tails import Tails, probe
 from iclkit.errors import UserError
 
 _DEFAULT_SAMPLER = HMC(steps=10, warmup=50)
@@ -77,6 +80,8 @@ class EnergyLandscape:
         check_energy(energy, self._centre[:, None], self._scale)
         self._quadratures: dict[tuple[float, int], Quadrature] = {}
         self._annealed: Annealed | None = None
+        self._tails: Tails | None = None
+        self._stretched: EnergyLandscape | None = None
 
     @property
     def centre(self) -> Float[Tensor, "*B d"]:
@@ -114,19 +119,16 @@ class EnergyLandscape:
                 none.
 
         Returns:
-            The estimate, its error and the method; scalars if the landscape is unbatched.
+            The estimate, its error and the method; scalars if the landscape is unbatched. Where exp(-E) has
+            no finite integral, that over the box (see `normalise`), with an infinite error.
         """
         if self.dim <= QUADRATURE_DIMS:
-            found = by_quadrature(self._integrate(tolerance, max_evaluations), self._centre)
-        else:
-            found = by_annealing(self._anneal(generator))
-        return LogPartition(
-            self._out(found.estimate),
-            self._out(found.error),
-            found.method,
-            self._out(found.boundary),
-            found.evaluations,
-        )
+            quadrature = self._integrate(tolerance, max_evaluations)
+            return self._report(by_quadrature(quadrature, self._probe(), self._centre))
+        tails = self._probe()
+        if tails.proper.all():
+            return self._report(by_annealing(self._anneal(generator), tails, self._centre))
+        return self._report(by_annealing(self._stretch()._anneal(generator), tails, self._centre))
 
     @overload
     def sample(
@@ -219,20 +221,20 @@ class EnergyLandscape:
         """The normalised density as a `torch.distributions.Distribution`.
 
         Args:
-            truncate: Accept an energy that does not decay within the quadrature's box; the distribution is then
-                the one restricted to that box. (Nothing confines the published network's energy, for example.)
+            truncate: The density within the box |z_i| <= h, x = centre + scale z, in any dimension: exp(-E)
+                over its integral there, and zero outside. h is 6, or more where anchors lie further than 4
+                from the centre (see `box`). For an energy that does not decay: nothing confines the published
+                network's, for example.
             generator: Source of randomness of its `sample`; None for torch's global one.
 
         Raises:
-            UserError: The energy does not decay, and `truncate` is False.
+            UserError: exp(-E) has no finite integral, and `truncate` is False; or log Z is not known to one
+                nat.
         """
-        found = self.log_partition()
-        share = float(found.boundary.max()) if found.boundary.numel() else 0.0
-        if share > 0.01 and not truncate:
-            raise UserError(
-                f"the energy does not decay: {share:.0%} of its mass lies at the boundary of the box |z| < 6, "
-                "x = centre + scale z; give a larger scale, or truncate=True for the density within the box"
-            )
+        if not truncate:
+            require_decay(self._probe().decay)
+        found = self._within_box() if truncate else self.log_partition()
+        found.require_density()
         return LandscapeDistribution(self, found, truncate, generator)
 
     def affine(self, matrix: Float[Tensor, "*B d d"], shift: Float[Tensor, "*B d"]) -> EnergyLandscape:
@@ -254,8 +256,37 @@ class EnergyLandscape:
         )
 
     def box(self) -> Float[Tensor, "*B"]:
-        """Half-width, in units of `scale`, of the box that quadrature integrates over."""
-        return self._out(self._integrate().half_width.to(self._centre))
+        """Half-width, in units of `scale`, of the box that `truncate` restricts to."""
+        return self._out(self._box().half_width.to(self._centre))
+
+    def _box(self) -> Box:
+        return Box.around(self._centre, self._scale, self._anchors)
+
+    def _probe(self) -> Tails:
+        if self._tails is None:
+            self._tails = probe(self._energy, self._centre, self._scale, self._box().half_width)
+        return self._tails
+
+    def _within_box(self) -> LogPartition:
+        """log Z of the density within the box."""
+        if self.dim <= QUADRATURE_DIMS:
+            return self._report(by_quadrature(self._integrate(), None, self._centre))
+        return self._report(by_annealing(self._stretch()._anneal(), None, self._centre))
+
+    def _stretch(self) -> EnergyLandscape:
+        """The box drawn out over the whole space (see `Box.stretch`): the landscape of t, batched."""
+        if self._stretched is None:
+            box, count = self._box(), len(self._centre)
+            anchors = None if self._anchors is None else box.unstretch(self._anchors)
+            self._stretched = EnergyLandscape(
+                Stretched(self._energy, box),
+                self.dim,
+                count,
+                torch.zeros_like(self._centre),
+                STRETCHED_SCALE * torch.eye(self.dim).to(self._centre),
+                anchors,
+            )
+        return self._stretched
 
     def _integrate(self, tolerance: float = 1e-3, max_evaluations: int = 500_000) -> Quadrature:
         key = (tolerance, max_evaluations)
@@ -274,9 +305,16 @@ class EnergyLandscape:
     def _independent(self, size: int, generator: torch.Generator | None) -> Chains:
         return rejection.draw(self._energy, self._centre, self._scale, self._integrate(), size, generator)
 
+    def _sample_within_box(self, size: int, generator: torch.Generator | None) -> Float[Tensor, "*B S d"]:
+        if self.dim <= QUADRATURE_DIMS:
+            return self._out(self._independent(size, generator).points)
+        return self._out(self._box().stretch(self._stretch().sample(size, generator=generator)))
+
     def _starts(self, chains: int, generator: torch.Generator | None) -> Float[Tensor, "B C d"]:
         if self.dim <= QUADRATURE_DIMS:
             return self._independent(chains, generator).points
+        if not self._probe().proper.all():
+            return self._box().stretch(self._stretch()._starts(chains, generator))
         return self._anneal().resample(chains, generator)
 
     def _flatten(self, points: Any) -> tuple[Float[Tensor, "B M d"], torch.Size]:
@@ -288,6 +326,17 @@ class EnergyLandscape:
             accepted = f"[..., {self.dim}]" if self.batch is None else f"[{self.batch}, ..., {self.dim}]"
             raise UserError(f"points of this landscape are {accepted}, given {list(points.shape)}")
         return points.to(self._centre).reshape(len(self._centre), -1, self.dim), points.shape[:-1]
+
+    def _report(self, found: LogPartition) -> LogPartition:
+        """What was found for each context, without the context axis if the landscape is unbatched."""
+        decay = None if found.decay is None else self._out(found.decay)
+        return dataclasses.replace(
+            found,
+            estimate=self._out(found.estimate),
+            error=self._out(found.error),
+            boundary=self._out(found.boundary),
+            decay=decay,
+        )
 
     def _out(self, x: Tensor) -> Tensor:
         """Drop the context axis of an unbatched landscape."""

@@ -22,12 +22,10 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from iclkit.energy.box import HALF_WIDTH, Box, to_standard
 from iclkit.energy.cells import DEPTH, PER_AXIS, Cells, Rule, first_cells, grid, owner_logsumexp
 from iclkit.energy.chains import Energy
 from iclkit.errors import UserError
-from iclkit.networks import power_of_two
-
-_HALF_WIDTH = 6.0  # N(0, I) has a share of 2e-9 d of its mass outside
 
 
 @dataclass(frozen=True)
@@ -76,19 +74,15 @@ def integrate(
     """
     batch, dim = centre.shape
     evaluate = _Evaluator(energy, centre, scale)
-    half_width = torch.full((batch,), _HALF_WIDTH, dtype=torch.float64)
+    half_width = Box.around(centre, scale, anchors).half_width.cpu()
     anchor_z = torch.zeros(batch, 0, dim, dtype=torch.float64)
     if anchors is not None and anchors.shape[1]:
-        # Row by row in units of its own: columns may be of 1e200 and of 1e-200.
-        row = power_of_two(scale.double().abs().amax(-1, keepdim=True))
-        offsets = (anchors - centre[:, None]).double().mT / row
-        anchor_z = torch.linalg.solve(scale.double() / row, offsets).mT.cpu()
-        half_width = half_width.maximum(anchor_z.abs().amax((1, 2)) + 2)
+        anchor_z = to_standard(anchors, centre, scale).cpu()
     cells = evaluate.cells(*first_cells(half_width, dim))
     seen = _Anchors(anchor_z, half_width, evaluate)
 
     cut = torch.ones(len(cells), dtype=torch.bool)
-    for _ in range(DEPTH):
+    for _ in range(DEPTH[dim]):
         largest = int(torch.bincount(cells.owner[cut], minlength=batch).max())
         if not largest or evaluate.count + largest * cells.log_density.shape[1] * 2**dim > max_evaluations:
             break
@@ -213,7 +207,7 @@ def _to_cut(
 
     And those that are over twice as wide as a neighbour that holds mass: a mode near a cell's face spills over.
     """
-    batch = len(half_width)
+    batch, dim = len(half_width), cells.corner.shape[1]
     log_total = owner_logsumexp(cells.log_mass, cells.owner, batch)[cells.owner]
     # What errs by more is cut whatever its error. One running sum serves all contexts: the huge errors of cells
     # that have not seen their anchor would leave nothing but rounding of the sums that come after them.
@@ -227,7 +221,10 @@ def _to_cut(
     cut[order] = (running > tolerance / 2) & (total > tolerance)[cells.owner[order]]
     heavy = cells.log_mass - log_total > math.log(tolerance / 100)
     cut |= cells.too_wide_beside(heavy, half_width)
-    return cut & (cells.level(half_width) < DEPTH)
+    # In a box that was widened to hold a far anchor, the middle is cut as finely as in the usual one.
+    middle = ((cells.corner < HALF_WIDTH) & (cells.corner + cells.width[:, None] > -HALF_WIDTH)).all(1)
+    cut |= middle & (cells.width > 2.01 * HALF_WIDTH / PER_AXIS[dim])
+    return cut & (cells.level(half_width) < DEPTH[dim])
 
 
 def _log_difference(a: Tensor, b: Tensor) -> Tensor:

@@ -239,5 +239,7 @@ class EnergyPredictive(Predictive):
 
     def _partition(self, n: int, landscape: EnergyLandscape | None = None) -> LogPartition:
         if n not in self._partitions:
-            self._partitions[n] = (landscape or self._landscape(n)).log_partition()
+            found = (landscape or self._landscape(n)).log_partition()
+            found.require_density()
+            self._partitions[n] = found
         return self._partitions[n]
