@@ -336,3 +336,15 @@ def test_large_batches_are_predicted_in_parts_unless_somebody_listens(monkeypatc
     with learner.network.hooks({"blocks.0.residual": lambda activation: seen.append(len(activation))}):
         learner.predict(x, y)
     assert seen == [len(x)]
+
+
+@pytest.mark.parametrize("target", ["exact", "standard"])
+def test_contexts_that_are_too_long_are_refused_in_a_sentence(target: str) -> None:
+    network = compile(programs.ridge(2, 6), target=target)
+    for points in range(7, 16):
+        x, y = episodes(2, points - 1, batch=1)
+        if points == 7:
+            assert network(x, y).shape == (1, 7, 1)
+            continue
+        with pytest.raises(UserError, match=f"the context of {points - 1} pairs is too long"):
+            network(x, y)

@@ -160,18 +160,13 @@ def _pass(first: int, end: int, times: int) -> str:
 
 
 def _error(seed: int, program: Program, network: InContextRegressor) -> str:
-    import torch
+    from iclkit.compiler import accuracy
 
-    from iclkit.compiler import Interpreted
-    from iclkit.learners.trained_regression import TrainedRegressor
-    from iclkit.tasks import LinearRegression
-
-    task = LinearRegression(dim=program.dim, noise_std=0.1)
-    x, y = task.sample(_EPISODES, program.points + 1, torch.Generator().manual_seed(seed))
-    x, y = x.double(), y.double()
-    expected = Interpreted(program).predict(x, y)
-    error = (TrainedRegressor(network).predict(x, y) - expected).abs().max()
-    return (
-        f"largest error against the interpreter: {float(error):.1e}, of predictions up to "
-        f"{float(expected.abs().max()):.2g} ({_EPISODES} episodes of linear regression, every prefix)"
-    )
+    found = accuracy(program, network, _EPISODES, seed)
+    lines = [
+        f"largest error against the interpreter: {found.error:.1e}, of predictions of about {found.size:.2g} "
+        f"({_EPISODES} episodes of linear regression, every prefix)"
+    ]
+    if program.learner is not None:
+        lines.append(f"largest error of the interpreter against {program.learner}: {found.drift:.1e}")
+    return "\n".join([*lines, f"right within {found}"])

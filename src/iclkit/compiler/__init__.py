@@ -1,6 +1,7 @@
 """Weights by hand: networks that carry out an algorithm which nobody trained them to."""
 
 from iclkit.compiler import programs
+from iclkit.compiler.accuracy import Accuracy, accuracy
 from iclkit.compiler.before_descent import copying, feature_descent
 from iclkit.compiler.compilation import compile
 from iclkit.compiler.constructions import gradient_descent, gradient_descent_plus_plus, kernel_smoother
@@ -13,12 +14,14 @@ from iclkit.compiler.programs import PROGRAMS
 from iclkit.compiler.reading import registers
 from iclkit.compiler.token_descent import token_descent
 from iclkit.compiler.validate import validate
-from iclkit.compiler.where import Largest, Pairs, Previous
+from iclkit.compiler.where import First, Largest, Pairs, Previous
 
 __all__ = [
     "PROGRAMS",
+    "Accuracy",
     "Aff",
     "Div",
+    "First",
     "Interpreted",
     "Largest",
     "Loop",
@@ -28,6 +31,7 @@ __all__ = [
     "Previous",
     "Program",
     "Raw",
+    "accuracy",
     "attention_layer",
     "compile",
     "copying",

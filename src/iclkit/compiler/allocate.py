@@ -13,13 +13,15 @@ from iclkit.compiler.operations import Shape
 from iclkit.compiler.schedule import Block, Repeat, Schedule, originals
 
 
-def allocate(items: Schedule, shapes: Mapping[str, Shape], first: int) -> dict[str, range]:
+def allocate(items: Schedule, shapes: Mapping[str, Shape], first: int, shared: bool = True) -> dict[str, range]:
     """Rows for every register that is ever needed between two phases.
 
     Args:
         items: Blocks whose `live` is set.
         shapes: Of all registers.
         first: The first free row.
+        shared: Whether registers may have rows that others had before. Taking away what is there leaves
+            rounding of its size, which may be that of inputs.
 
     Returns:
         Rows of each register; those before `first` are not used.
@@ -30,7 +32,7 @@ def allocate(items: Schedule, shapes: Mapping[str, Shape], first: int) -> dict[s
     rows: dict[str, range] = {}
     for name in names:
         size = prod(shapes[name])
-        rivals = {other for live in points if name in live for other in live}
+        rivals = {other for live in points if name in live or not shared for other in live}
         taken = sorted((rows[other].start, rows[other].stop) for other in rivals if other in rows)
         place = first
         for start, stop in taken:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from iclkit.compiler.accuracy import LOOSE, TOLERANCE, check_accuracy
 from iclkit.compiler.exact import EXACT
 from iclkit.compiler.lowering import Plan, plan
 from iclkit.compiler.program import Program
@@ -17,11 +18,14 @@ SCALE, _LEAST = 1e-5, 1e-9
 least of all is lost near 1e-5, and below 1e-9 most is."""
 
 
-def compile(program: Program, target: str = "exact", *, scale: float = SCALE) -> InContextRegressor:
+def compile(
+    program: Program, target: str = "exact", *, scale: float = SCALE, tolerance: float | None = None
+) -> InContextRegressor:
     """Make the transformer that carries out a program.
 
     It is the network that others are trained as, in float64: it can be hooked, saved, compared, identified and
-    trained further. The rows of its residual stream have names; see `iclkit.compiler.registers`.
+    trained further. The rows of its residual stream have names; see `iclkit.compiler.registers`. It is run on a
+    few episodes (see `accuracy`), and refused if it is not what the program stands for.
 
     Args:
         program: The program.
@@ -30,16 +34,23 @@ def compile(program: Program, target: str = "exact", *, scale: float = SCALE) ->
         scale: s of the target "standard", see `standard.py`. Training is in float32, which follows products of
             a scale of 0.01 or more; where it shall go on from an algorithm, small learning rates (1e-5) and a
             scale of 0.03 leave it intact.
+        tolerance: The largest error that is accepted, as a share of the size of predictions. If None 1e-3; with
+            a scale of your own, of which errors are expected, 1.
 
     Raises:
-        UserError: A program that makes no sense or that the target cannot carry out, before any weight is made.
+        UserError: A program that makes no sense or that the target cannot carry out, before any weight is made;
+            one whose network errs by more than the tolerance.
 
     Source: Akyürek et al. (2022), section 3 and appendix C, who show that such transformers exist.
     """
     made = planned(program, target)
     if not _LEAST <= scale <= 1:
         raise UserError(f"scale must lie in [{_LEAST:g}, 1], given {scale}")
-    return network(made, EXACT if target == "exact" else standard(made.width, scale))
+    if tolerance is None:
+        tolerance = TOLERANCE if scale == SCALE or target == "exact" else LOOSE
+    found = network(made, EXACT if target == "exact" else standard(made.width, scale))
+    check_accuracy(program, found, target, tolerance)
+    return found
 
 
 def planned(program: Program, target: str = "exact") -> Plan:

@@ -18,7 +18,7 @@ from torch import Tensor
 from iclkit.compiler.operations import Aff, Div, Loop, Mov, Mul, Operation, Raw, Statement
 from iclkit.compiler.program import Program
 from iclkit.compiler.validate import validate
-from iclkit.compiler.where import Largest, Pairs, Previous, Where
+from iclkit.compiler.where import First, Largest, Pairs, Previous, Where
 from iclkit.errors import UserError
 
 Array = NDArray[np.float64]
@@ -100,11 +100,14 @@ class _Columns:
         # start's).
         self.previous = np.concatenate([np.maximum(pairs - 1, 0), queries])
         last = np.concatenate([pairs, queries])
+        self.first = np.minimum(last, 1)
         self.seen = (pairs[1:] <= last[:, None]) if points > 1 else np.zeros((2 * points, 0), bool)
 
     def read(self, where: Where, state: dict[str, Array], value: Array) -> Array:
         if isinstance(where, Previous):
             return value[:, self.previous]
+        if isinstance(where, First):
+            return value[:, self.first]
         points = len(self.seen) // 2
         if isinstance(where, Pairs):
             weights = self.seen.astype(float)[None]
@@ -113,7 +116,8 @@ class _Columns:
             query, key, plus = (state[name] for name in where.reads)
             flat = (*query.shape[:2], -1)
             scores = query.reshape(flat) @ key.reshape(flat)[:, 1:points].swapaxes(1, 2)
-            scores = np.where(self.seen, scores + plus[:, None, 1:points], -np.inf)
+            later = where.later * np.arange(1, points)
+            scores = np.where(self.seen, scores + plus[:, None, 1:points] - later, -np.inf)
             largest = scores.max(-1, keepdims=True, initial=-np.inf)
             weights = (self.seen & (scores == largest)).astype(float)
         # The start column takes what the pairs leave: all of it where there is none.

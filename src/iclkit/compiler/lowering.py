@@ -17,7 +17,7 @@ from iclkit.compiler.expressions import Expression, Form, Unit
 from iclkit.compiler.operations import Div, Shape, Statement
 from iclkit.compiler.program import Program
 from iclkit.compiler.schedule import Block, find_live, loops, originals, schedule, unrolled, without_idle
-from iclkit.compiler.where import Where
+from iclkit.compiler.where import Largest, Where
 from iclkit.errors import UserError
 from iclkit.regression.registers import Register
 
@@ -159,7 +159,9 @@ def plan(
         raise UserError(f"{program.name}: no operation has a part in the output {program.output!r}")
     find_live(items, {program.output})
     first = 3 + balance
-    rows = allocate(items, shapes, first)
+    # A choice can turn on the last digit.
+    chooses = any(isinstance(getattr(each, "where", None), Largest) for each in program.operations())
+    rows = allocate(items, shapes, first, shared=not chooses)
     width = max(first, *(span.stop for span in rows.values()))
     own = list(originals(items))
     at_first = [

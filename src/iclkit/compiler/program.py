@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from iclkit.compiler.operations import Loop, Operation, Raw, Shape, Statement
+from iclkit.learners import RegressionLearner
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,6 +28,8 @@ class Program:
         body: The statements.
         start: Registers that hold something before the first statement.
         output: The register that holds the prediction of the query's y at the end, a number.
+        learner: The textbook learner that it stands for; None if there is none.
+        longest: The largest ‖x‖² that it is for; None for any.
     """
 
     name: str
@@ -35,6 +38,8 @@ class Program:
     body: Sequence[Statement]
     start: Mapping[str, ArrayLike] = field(default_factory=dict)
     output: str = "prediction"
+    learner: RegressionLearner | None = None
+    longest: float | None = None
 
     @cached_property
     def initial(self) -> dict[str, NDArray[np.float64]]:

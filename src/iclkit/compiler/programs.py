@@ -16,8 +16,12 @@ import numpy as np
 from iclkit.compiler.linear_attention import check_sizes
 from iclkit.compiler.operations import Aff, Div, Loop, Mov, Mul
 from iclkit.compiler.program import Program
-from iclkit.compiler.where import Largest, Pairs, Previous
+from iclkit.compiler.where import First, Largest, Pairs, Previous
 from iclkit.errors import UserError
+from iclkit.learners import Averaging, GradientDescent, NearestNeighbors, OnePassSGD, Ridge
+
+# The rounding of float64; and a number that is nothing beside squares, also in float32, where 1/c is still one.
+_EPS, _TINY = 2.0**-52, 1e-37
 
 
 def averaging(dim: int, points: int) -> Program:
@@ -36,6 +40,7 @@ def averaging(dim: int, points: int) -> Program:
             Mov("w", "xy", Pairs()),
             Mul("prediction", "w", "x", "i,i->"),
         ],
+        learner=Averaging(),
     )
 
 
@@ -73,7 +78,16 @@ def sgd(
     )
     # The last pass reads what the steps have made.
     passes = (points if steps is None else steps) + 1
-    return Program("sgd", dim, points, [Loop(passes, body)], {"w": np.zeros(dim)}, output="xᵀw")
+    plain = weight_decay == 0 and passes > points
+    return Program(
+        "sgd",
+        dim,
+        points,
+        [Loop(passes, body)],
+        {"w": np.zeros(dim)},
+        output="xᵀw",
+        learner=OnePassSGD(rate) if plain else None,
+    )
 
 
 def gradient_descent(dim: int, points: int, steps: int = 1, rate: float = 0.5) -> Program:
@@ -112,6 +126,7 @@ def gradient_descent(dim: int, points: int, steps: int = 1, rate: float = 0.5) -
             Mul("prediction", "w", "x", "i,i->"),
         ],
         {"w": np.zeros(dim)},
+        learner=GradientDescent(steps, rate),
     )
 
 
@@ -156,27 +171,45 @@ def ridge(dim: int, points: int, penalty: float = 0.1, longest: float | None = N
         Aff("b", {"b": 1, "xy": 1}),
     )
     start = {"P": np.eye(dim), "b": np.zeros(dim)}
-    return Program("ridge", dim, points, [Loop(points + 1, body)], start)
+    loop = Loop(points + 1, body)
+    return Program("ridge", dim, points, [loop], start, learner=Ridge(penalty), longest=reach)
 
 
 def nearest_neighbor(dim: int, points: int) -> Program:
-    """The target of the nearest input of the context, as `learners.NearestNeighbors(1)`.
+    """The target of the nearest input of the context, as `learners.NearestNeighbors(1)`; of several that are as
+    near, the first.
 
-    Of |q - x|² = |q|² - 2 (qᵀx - |x|²/2) the last part decides.
+    Of |q - x|² = |q|² - 2 (qᵀx - |x|²/2) the last part decides. Inputs are counted from the first one, o, so
+    that a large mean takes no digits, and scores in units of R = |q - o|² + n · (mean of |x - o|²), so that no
+    score is above 1 and a place later may count 1e-14 less: more than rounding, and less than what tells two
+    distances apart, but for squares that differ by less than some 1e-13 R.
 
     Args:
         dim: Dimension of x.
         points: Longest context.
+
+    Raises:
+        UserError: Sizes below one.
     """
+    check_sizes(dim, points)
+    joined = np.eye(dim + 1)
     return Program(
         "nearest-neighbor",
         dim,
         points,
         [
-            Mul("xx", "x", "x", "i,i->"),
-            Aff("shortness", {"xx": -0.5}),
-            Mov("prediction", "y", Largest("x", "x", "shortness")),
+            Mov("o", "x", First()),
+            Aff("z", {"x": 1, "o": -1}),
+            Mul("zz", "z", "z", "i,i->"),
+            Mov("mean", "zz", Pairs()),
+            Aff("R", {"zz": 1, "mean": points}, _TINY),
+            Aff("near", {"z": joined[:, :dim]}, joined[:, dim]),
+            Div("query", "near", "R"),
+            Aff("key", {"z": joined[:, :dim], "zz": -0.5 * joined[:, dim:]}),
+            Aff("nothing", {}, 0.0),
+            Mov("prediction", "y", Largest("query", "key", "nothing", later=(64 + 8 * dim) * _EPS)),
         ],
+        learner=NearestNeighbors(1),
     )
 
 

@@ -50,10 +50,10 @@ def validate(program: Program, target: str | None = None) -> dict[str, Shape]:
             f"{program.name}: the output {program.output!r} has shape {shapes[program.output]}, "
             "but a prediction is a number, ()"
         )
-    for operation, reach in divisor_ranges(program, shapes).items():
-        _check_divisor(program, operation, reach, target)
     if target == "standard":
         _refuse_choices(program)
+    for operation, reach in divisor_ranges(program, shapes).items():
+        _check_divisor(program, operation, reach, target)
     return shapes
 
 

@@ -6,7 +6,8 @@ its kind (0 for a pair, -1 for the start, -2 for a query) from rows of its own. 
     previous   -(p_k - p_q + 1)²        largest, 0, at the column before
     own        -(p_k - p_q)²            largest at the column itself
     pairs      kind_k                   largest, 0, at all pairs alike
-    largest    q_qᵀk_k + plus_k + much · kind_k
+    first      -(p_k - 1)² + much · kind_k
+    largest    q_qᵀk_k + plus_k - later · p_k + much · kind_k
 
 The squares are bilinear: -(p_k - a)² = 2 a p_k - p_k² - a², and a² is the same for all keys. The rows hold p
 and p² in a unit that keeps them below 1, a power of 2 so that they stay exact.
@@ -27,7 +28,7 @@ from jaxtyping import Float
 from numpy.typing import NDArray
 
 from iclkit.compiler.lowering import Copy, Own, Plan, PlannedBlock
-from iclkit.compiler.where import Largest, Pairs, Previous, Where
+from iclkit.compiler.where import First, Largest, Pairs, Previous, Where
 from iclkit.networks import Layout
 from iclkit.regression import InContextRegressor
 
@@ -157,9 +158,9 @@ def _embedding(plan: Plan, target: Target) -> dict[str, Array]:
 
 
 def _head_width(plan: Plan, copy: Copy) -> int:
-    keys = 2
+    keys = 3 if isinstance(copy.where, First) else 2
     if isinstance(copy.where, Largest):
-        keys = len(plan.registers[copy.where.query]) + 2
+        keys = len(plan.registers[copy.where.query]) + 3
     return max(keys, len(copy.targets))
 
 
@@ -197,6 +198,9 @@ def _scores(plan: Plan, where: Where, qk: Float[Array, "2 D W"], bias: Float[Arr
         k[0, place] = k[1, square] = 1.0
     elif isinstance(where, Pairs):
         q_bias[0] = k[0, kind] = 1.0
+    elif isinstance(where, First):
+        q_bias[:3] = 2 / unit, -1 / unit**2, _MUCH
+        k[0, place] = k[1, square] = k[2, kind] = 1.0
     else:
         assert isinstance(where, Largest)
         query, key, plus = (plan.registers[name] for name in where.reads)
@@ -204,6 +208,7 @@ def _scores(plan: Plan, where: Where, qk: Float[Array, "2 D W"], bias: Float[Arr
         q[places, query] = k[places, key] = 1.0
         q_bias[len(query)] = k[len(query), plus.start] = 1.0
         q_bias[len(query) + 1], k[len(query) + 1, kind] = _MUCH, 1.0
+        q_bias[len(query) + 2], k[len(query) + 2, place] = -where.later / unit, 1.0
 
 
 def _unit(plan: Plan) -> float:

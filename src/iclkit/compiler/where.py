@@ -34,6 +34,14 @@ class Pairs(Where):
 
 
 @dataclass(frozen=True)
+class First(Where):
+    """The first pair. Without any, the start column."""
+
+    def __str__(self) -> str:
+        return "first"
+
+
+@dataclass(frozen=True)
 class Largest(Where):
     """The pair so far with the largest (query here)ᵀ(key there) + (plus there); the mean of those that tie.
 
@@ -41,15 +49,19 @@ class Largest(Where):
         query: Register of the column that reads.
         key: Register of the columns that are read, of the same shape.
         plus: Register of a number, in the columns that are read.
+        later: What each pair counts less than the one before it: enough to decide between pairs that tie, if it
+            is more than rounding (some 1e-14 of the scores).
     """
 
     query: str
     key: str
     plus: str
+    later: float = 0.0
 
     @property
     def reads(self) -> tuple[str, ...]:
         return self.query, self.key, self.plus
 
     def __str__(self) -> str:
-        return f"largest {self.query}·{self.key} + {self.plus}"
+        text = f"largest {self.query}·{self.key} + {self.plus}"
+        return f"{text}, the first that ties" if self.later else text
