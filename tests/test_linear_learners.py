@@ -279,15 +279,14 @@ def inverse_square(distances: np.ndarray) -> np.ndarray:
 
 
 @pytest.mark.parametrize("k", [1, 3, 5])
-@pytest.mark.parametrize("weights", ["uniform", "distance"])
+@pytest.mark.parametrize("weights", ["uniform", "inverse", "inverse-square", "distance"])
 def test_nearest_neighbours_are_those_of_scikit_learn(k: int, weights: str) -> None:
     x, y = episodes()
     expected = torch.zeros_like(y)
     for b in range(EPISODES):
         for n in range(1, POINTS):
-            model = KNeighborsRegressor(
-                min(k, n), weights=inverse_square if weights == "distance" else "uniform"
-            )
+            theirs = {"uniform": "uniform", "inverse": "distance"}.get(weights, inverse_square)
+            model = KNeighborsRegressor(min(k, n), weights=theirs)
             model.fit(x[b, :n].numpy(), y[b, :n].numpy())
             expected[b, n] = model.predict(x[b, n : n + 1].numpy()).item()
     found = NearestNeighbors(k, weights).predict(x, y)  # pyright: ignore[reportArgumentType]
@@ -386,6 +385,22 @@ def test_one_pass_sgd_is_the_loop() -> None:
         close(found[:, n], w)
         w = w - 0.03 * 2 * ((w * x[:, n]).sum(-1) - y[:, n])[:, None] * x[:, n]
     close(found[:, POINTS], w)
+
+
+def test_clipped_sgd_is_the_loop_of_published_code() -> None:
+    x, y = episodes()
+    y = 5 * y  # so that some coordinates reach the bound and others do not
+    w = torch.zeros(EPISODES, DIM, dtype=x.dtype)
+    found, reached = OnePassSGD(0.03, clip=20).weights(x, y, ALL), []
+    for n in range(POINTS):
+        close(found[:, n], w)
+        gradient = 2 * ((w * x[:, n]).sum(-1) - y[:, n])[:, None] * x[:, n]
+        reached.append(gradient.abs() > 20)
+        w = w - 0.03 * gradient.clamp(-20, 20)
+    close(found[:, POINTS], w)
+    assert 0 < torch.stack(reached).double().mean() < 1
+    close(OnePassSGD(0.03, clip=1e9).weights(x, y, ALL), OnePassSGD(0.03).weights(x, y, ALL))
+    assert OnePassSGD(0.03, clip=20).weights(x, y, [0]).abs().max() == 0
 
 
 def test_gd_plus_plus_is_the_published_layer() -> None:
@@ -607,6 +622,7 @@ WRONG: dict[str, Callable[[], RegressionLearner]] = {
     "steps must lie in 1..40": lambda: Newton(41),
     "penalty must not be negative, given -2": lambda: Newton(3, -2),
     "rate must be positive, given 0": lambda: OnePassSGD(0),
+    "clip must be positive or None, given 0": lambda: OnePassSGD(0.1, clip=0),
     "unknown kernel": lambda: GaussianProcess("gaussian"),  # pyright: ignore
     "length_scale must be positive": lambda: GaussianProcess(length_scale=0.0),
     "noise_std must not be negative": lambda: GaussianProcess(noise_std=-1.0),

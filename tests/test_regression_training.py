@@ -388,7 +388,9 @@ def test_published_sizes() -> None:
     assert recipe_named("relu-network-published").points == 101
     assert akyurek.schedule.factor(99_999, 500_000) == 1
     assert akyurek.schedule.factor(300_000, 500_000) == pytest.approx(0.5)
-    assert (oswald.episodes, oswald.points, oswald.steps) == (2048, 11, 50_000)
+    assert (oswald.episodes, oswald.points, oswald.steps) == (2048, 11, 5_000)
+    sine = recipe_named("sine-published")
+    assert (sine.steps, sine.optimizer.clip) == (20_000, 100.0)
     assert raventos.schedule.factor(125_000, 500_000) == pytest.approx(0.5, abs=1e-5)
     assert raventos.schedule.factor(375_000, 500_000) == pytest.approx(0.5)
     # 9.5 M parameters with 101 places; ours has those of 41 points.

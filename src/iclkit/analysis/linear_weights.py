@@ -100,7 +100,10 @@ def ilwd(
         UserError: Too few points, episodes or queries, or a learner that does not take such episodes or sees
             what it predicts.
 
-    Source: Akyürek et al. (2022), section 4.1. They measure R² at the queries that were fitted.
+    Source: Akyürek et al. (2022), section 4.1. They measure R² at the queries that were fitted. Their code
+        differs from their text: it fits an intercept beside w, divides the squared distance of the weights by
+        d, and its R² is that of the true targets. Here the text is followed: no intercept, a sum over d, and
+        the R² of the learner's own predictions.
     """
     check_asked(task, points, episodes)
     count = 8 * task.dim if queries is None else queries

@@ -92,26 +92,42 @@ class OnePassSGD(LinearLearner):
 
     Args:
         rate: η.
+        clip: Largest magnitude of each coordinate of a gradient; None for no bound. The text of Akyürek et al.
+            has none, their code clips at 20.
 
     Raises:
-        UserError: A rate that is not positive.
+        UserError: A rate or a bound that is not positive.
 
     Source: Akyürek et al. (2022), section 4.
     """
 
     rate: float = 0.01
+    clip: float | None = None
 
     def __post_init__(self) -> None:
         if not 0 < self.rate < float("inf"):
             raise UserError(f"rate must be positive, given {self.rate}")
+        if self.clip is not None and not self.clip > 0:
+            raise UserError(f"clip must be positive or None, given {self.clip}")
 
     def _weights(self, x: Tensor, y: Tensor, prefixes: list[int]) -> Tensor:
+        if self.clip is not None:
+            return self._clipped(x, y, prefixes, self.clip)
         # The delta rule in one triangular solve: with u_i = 2η (y_i − w_iᵀx_i) and w_n = Σ_{i<n} u_i x_i,
         # u_n + 2η Σ_{i<n} (x_nᵀx_i) u_i = 2η y_n. The diagonal is 1, so it needs no wider type.
         x, y, rate = x[:, : max(prefixes)], y[:, : max(prefixes)], 2 * self.rate
         system = rate * (x @ x.mT).tril(-1)
         updates = torch.linalg.solve_triangular(system, rate * y[..., None], upper=False, unitriangular=True)
         return sums_before(updates * x, prefixes)
+
+    def _clipped(self, x: Tensor, y: Tensor, prefixes: list[int], clip: float) -> Tensor:
+        """Pair by pair: a bounded gradient is no linear function of the weights before it."""
+        weights = [torch.zeros_like(x[:, 0])]
+        for point, target in zip(x[:, : max(prefixes)].unbind(1), y.unbind(1), strict=False):
+            residual = (weights[-1] * point).sum(-1) - target
+            gradient = (2 * residual[:, None] * point).clamp(-clip, clip)
+            weights.append(weights[-1] - self.rate * gradient)
+        return torch.stack([weights[n] for n in prefixes], 1)
 
 
 def check_rates(name: str, rates: float | tuple[float, ...] | None, steps: int) -> None:

@@ -12,6 +12,8 @@ from torch import Tensor
 from iclkit.errors import UserError, unknown
 from iclkit.learners.regression import RegressionLearner
 
+# By which power of the distance a neighbour's weight falls.
+_POWERS = {"uniform": 0, "inverse": 1, "inverse-square": 2, "distance": 2}
 # Distances held at a time.
 _NUMBERS = 1 << 24
 
@@ -22,22 +24,25 @@ class NearestNeighbors(RegressionLearner):
 
     Args:
         k: How many neighbours. Among equally distant ones the earlier count as nearer.
-        weights: "uniform", or "distance" for weights 1/distance²; neighbours at distance 0 then count alone.
+        weights: "uniform"; "inverse" for weights 1/distance, as in the code of Akyürek et al. and in
+            scikit-learn, where they are called "distance"; "inverse-square" for 1/distance², as in their text;
+            or "distance", an older name of the latter. Neighbours at distance 0 count alone.
 
     Raises:
         UserError: k below one, or other weights.
 
-    Source: Akyürek et al. (2022), section 4 (both kinds); Garg et al. (2022), section 3 (3, uniform).
+    Source: Akyürek et al. (2022), section 4 (uniform and 1/distance²; their code has 1/distance); Garg et al.
+        (2022), section 3 (3, uniform).
     """
 
     k: int = 3
-    weights: Literal["uniform", "distance"] = "uniform"
+    weights: Literal["uniform", "inverse", "inverse-square", "distance"] = "uniform"
 
     def __post_init__(self) -> None:
         if self.k < 1:
             raise UserError(f"k must be at least 1, given {self.k}")
-        if self.weights not in ("uniform", "distance"):
-            raise unknown("weights", str(self.weights), ("uniform", "distance"))
+        if self.weights not in _POWERS:
+            raise unknown("weights", str(self.weights), _POWERS)
 
     def _predict(self, x: Tensor, y: Tensor) -> Tensor:
         return self._predict_queries(x, y, x[:, :, None], list(range(x.shape[1])))[..., 0]
@@ -62,10 +67,10 @@ class NearestNeighbors(RegressionLearner):
         nearest = ordered[..., : self.k]
         targets = y[:, None, None].expand(distance.shape).gather(-1, order[..., : self.k])
         weight = nearest.isfinite().to(x)
-        if self.weights == "distance":
+        if power := _POWERS[self.weights]:
             hit = nearest == 0
             # Relative to the nearest, so that no square overflows or vanishes; the factor cancels.
             near = torch.where(hit | ~nearest.isfinite(), 1.0, nearest)
-            weight = torch.where(hit.any(-1, keepdim=True), hit.to(x), weight * (near[..., :1] / near) ** 2)
+            weight = torch.where(hit.any(-1, keepdim=True), hit.to(x), weight * (near[..., :1] / near) ** power)
         # Without any neighbour the sum of the weights is 0; else one of them is 1.
         return ((weight * targets).sum(-1) / weight.sum(-1).clamp(min=1)).to(kind)

@@ -180,7 +180,9 @@ class InductionStudy:
         ends = ["network", "loss", "prefix", "copying", "Σλ/Σ|λ|", "ICL"]
         times = ["network", f"< {LEARNED} at", "CPU s", "prefix jump", "ICL jump", "both"]
         return {
-            "at the end (of the best head)": Table(ends, [_end(course) for course in self.courses]),
+            "at the end, of the best head; chance of copying is 2/V - 1 with V tokens": Table(
+                ends, [_end(course) for course in self.courses]
+            ),
             f"in updates: loss < {LEARNED} for good; jumps (share of all change); both within {SPAN}": Table(
                 times, [_times(course) for course in self.courses]
             ),

@@ -85,6 +85,8 @@ def probe(
 
     Source: Akyürek et al. (2022), section 5. They train at Adam's rate 1e-3; here the rate starts at 1e-2 and
         falls to 0. They read one attention over all tokens of a network in which queries are context, too.
+        Their code differs from their text: it has a dense layer on the last token and not an attention over
+        tokens, and its target is the true w and not that of least squares. Here the text is followed.
     """
     first = network_of(model)
     task = getattr(model, "task", None) if task is None else task
