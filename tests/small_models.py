@@ -48,11 +48,12 @@ def save_small_model(
 
 
 def base_log_density(context: NDArray[np.float64], points: NDArray[np.float64]) -> NDArray[np.float64]:
-    """log N(x; m, S² C): m the context's mean, C its shrunken covariance ((n-1) V + 2 diag V) / (n + 1)."""
+    """log N(x; m, S² C): m the context's mean, C its shrunken and widened covariance, for n up to 16."""
     n, dim = context.shape
+    assert n <= 16
     variance = np.cov(context.T).reshape(dim, dim)
-    shrunken = ((n - 1) * variance + 2 * np.diag(np.diag(variance))) / (n + 1)
-    covariance = BASE_STD**2 * shrunken
+    shrunken = ((n - 1) * variance + np.diag(np.diag(variance))) / n
+    covariance = BASE_STD**2 * (1 + (dim + 2) / n * min(1, 8 / n)) * shrunken
     offset = points - context.mean(0)
     distance = np.einsum("mi,ij,mj->m", offset, np.linalg.inv(covariance), offset)
     return -0.5 * (distance + np.linalg.slogdet(covariance)[1] + dim * np.log(2 * np.pi))

@@ -319,13 +319,13 @@ def test_comparisons_are_paired_and_repeatable(models: tuple[Path, Path]):
 
 
 def test_the_comparison_finds_the_held_out_likelihood_of_a_known_density(models: tuple[Path, Path]):
-    """The untrained model is N(mean, 1.2² C) with the context's mean and shrunken covariance C: closed form."""
+    """The untrained model is N(mean, 1.2² C) with the context's mean and shrunken, widened covariance C."""
     values = torch.randn(400, 2, generator=seeded(1)).double() * torch.tensor([1.0, 30.0]) + 100
     found = compare_on(load(models[1]), "normal", values, (16,), 2, held_out=20, against={})
     order = torch.randperm(400, generator=seeded(0))[:36]
     context, held = values[order[:16]], values[order[16:]]
     scatter = context.T.cov()
-    covariance = (15 * scatter + 2 * scatter.diagonal().diag()) / 17
+    covariance = (1 + 4 / 16 * 8 / 16) * (15 * scatter + scatter.diagonal().diag()) / 16
     law = torch.distributions.MultivariateNormal(context.mean(0), 1.2**2 * covariance)
     # float32 inside, and a quadrature to 1e-3.
     assert float(found.model.values[0]) == pytest.approx(float(law.log_prob(held).mean()), abs=5e-3)

@@ -21,13 +21,19 @@ def data(*shape: int, seed: int = 0) -> torch.Tensor:
     return 3 + x @ mixing
 
 
-@pytest.mark.parametrize(("points", "dim"), [(2, 1), (2, 3), (5, 2), (40, 4)])
+@pytest.mark.parametrize(("points", "dim"), [(2, 1), (2, 3), (5, 2), (18, 3), (40, 4)])
 def test_formula(points: int, dim: int) -> None:
     x = data(3, points, dim)
     whitening = Whitening.fit(x)
     for b in range(3):
         sample = np.cov(x[b].numpy(), rowvar=False, ddof=1).reshape(dim, dim)
-        expected = ((points - 1) * sample + 2 * np.diag(np.diag(sample))) / (points + 1)
+        std = np.sqrt(np.diag(sample))
+        smallest = np.linalg.eigvalsh(sample / std / std[:, None])[0]
+        belief = min(1, (16 / points) ** 3)
+        if points > 16:
+            belief *= np.clip(smallest / 0.04, 1e-3, 1) ** min(1, (points - 16) / 8)
+        expected = ((points - 1) * sample + belief * np.diag(std**2)) / (points - 1 + belief)
+        expected *= 1 + (dim + 2) / points * min(1, 8 / points)
         # Float64 rounding of sums of 40 numbers.
         np.testing.assert_allclose((whitening.matrix[b] @ whitening.matrix[b].mT).numpy(), expected, rtol=1e-12)
         np.testing.assert_allclose(whitening.mean[b].numpy(), x[b].numpy().mean(0), rtol=1e-12)
@@ -51,7 +57,7 @@ def test_forward_and_inverse_undo_each_other(points: int, dim: int, seed: int) -
 def test_many_points_become_white() -> None:
     x = data(1, 20_000, 3)
     z = Whitening.fit(x).forward(x)[0]
-    # The shrinkage leaves 2 / (n + 1) = 1e-4 of the correlations.
+    # The widening is 40 / n² = 1e-7, the belief in uncorrelated columns less.
     assert torch.allclose(z.mT.cov(), torch.eye(3, dtype=z.dtype), atol=1e-3)
     assert z.mean(0).abs().max() < 1e-10
 

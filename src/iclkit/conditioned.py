@@ -30,6 +30,8 @@ class ConditionedDensity:
         allow_longer: Take more rows than the model was trained on, with a warning.
         double: Evaluate in double precision, at twice the cost; in single precision a log density has an error
             of about 1e-5, which depends on the points that it is evaluated with.
+        transforms: Average the energy over so many turned and reflected copies of the context; None for the
+            learner's own number (see `EnergyDensity`).
 
     Raises:
         UserError: Rows that the model cannot be conditioned on.
@@ -42,8 +44,11 @@ class ConditionedDensity:
         names: Sequence[str] | None = None,
         allow_longer: bool = False,
         double: bool = False,
+        transforms: int | None = None,
     ) -> None:
         check_context(learner, context, names, allow_longer)
+        if transforms is not None:
+            learner = dataclasses.replace(learner, transforms=transforms)
         if double:
             learner = dataclasses.replace(learner, network=copy_with_hooks(learner.network).double())
         with warnings.catch_warnings():

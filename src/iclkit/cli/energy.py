@@ -19,6 +19,7 @@ from iclkit.cli.actions import (
     data_parser,
     dispatch,
 )
+from iclkit.cli.parser import Parser
 from iclkit.data import Table
 from iclkit.errors import UserError, unknown
 
@@ -37,10 +38,9 @@ def run(argv: list[str]) -> None:
 
 
 def score(argv: list[str]) -> None:
-    parser = data_parser(
+    parser = _parser(
         "energy score",
         "Log density of points, in nats and the data's own units, given DATA as context.",
-        _MODEL,
     )
     parser.add_argument("--points", type=Path, metavar="FILE", help="points to score (default: those of DATA)")
     parser.add_argument("--out", type=Path, metavar="FILE", help=".csv to write (default: standard output)")
@@ -68,7 +68,7 @@ def score(argv: list[str]) -> None:
 
 
 def sample(argv: list[str]) -> None:
-    parser = data_parser("energy sample", "Draw points from the density that a model sees behind DATA.", _MODEL)
+    parser = _parser("energy sample", "Draw points from the density that a model sees behind DATA.")
     parser.add_argument("--size", type=int, required=True, metavar="N", help="how many points to draw")
     parser.add_argument("--out", type=Path, metavar="FILE", help=".csv to write (default: standard output)")
     parser.add_argument(
@@ -98,8 +98,8 @@ def sample(argv: list[str]) -> None:
 
 
 def plot(argv: list[str]) -> None:
-    parser = data_parser(
-        "energy plot", "Draw the log density that a model sees behind DATA, its context and samples.", _MODEL
+    parser = _parser(
+        "energy plot", "Draw the log density that a model sees behind DATA, its context and samples."
     )
     parser.add_argument(
         "--out", type=Path, required=True, metavar="FILE", help=f"picture to write ({', '.join(PICTURES)})"
@@ -127,6 +127,19 @@ _ACTIONS: Actions = {
 }
 
 
+def _parser(command: str, description: str) -> Parser:
+    """A parser with the options on DATA and on the model."""
+    parser = data_parser(command, description, _MODEL)
+    parser.add_argument(
+        "--transforms",
+        type=int,
+        metavar="N",
+        help="average over N turned and reflected copies of DATA: 1 for none, or an even number; 24 depend "
+        "less on how the columns are turned, at 24 times the cost (default: the model's own, 2 for energy-2d)",
+    )
+    return parser
+
+
 def _condition(given: argparse.Namespace) -> tuple[Table, ConditionedDensity]:
     """Read the context and condition the model on it."""
     check_data(given)
@@ -148,7 +161,9 @@ def _condition(given: argparse.Namespace) -> tuple[Table, ConditionedDensity]:
         advice=f"{learner.name} was trained on contexts of up to {limit}: draw some at random by --subsample "
         f"{limit}, or go on with up to {longer:,} by --allow-longer",
     )
-    return table, ConditionedDensity(learner, table.values, table.names, given.allow_longer)
+    return table, ConditionedDensity(
+        learner, table.values, table.names, given.allow_longer, transforms=given.transforms
+    )
 
 
 def _sampler(name: str | None) -> Sampler | None:

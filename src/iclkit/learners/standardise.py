@@ -14,6 +14,10 @@ from torch.nn import functional as F
 from iclkit.errors import UserError
 from iclkit.networks import finite, power_of_two, shrinking
 
+# Points beyond which the widening, and the belief in uncorrelated columns, fade.
+_FEW, _SEVERAL = 8.0, 16.0
+# Smallest eigenvalues of the correlations below which it fades faster, and the least that then is left of it.
+_CORRELATED, _LEAST = 0.04, 1e-3
 _SOLVABLE = 2.0**500  # what a triangular substitution takes without overflow
 
 
@@ -33,9 +37,16 @@ class Whitening:
     def fit(context: Float[Tensor, "*batch n d"], constant: Literal["refuse", "keep"] = "refuse") -> Whitening:
         """Fit to whole contexts.
 
-        The covariance is ((n - 1) S + 2 diag S) / (n + 1), with S the unbiased sample covariance: two points'
-        worth of belief in uncorrelated columns, so that two points in many dimensions whiten already. Fewer
-        than two points know no units and are taken as they are.
+        The covariance is w ((n - 1) S + k diag S) / (n - 1 + k), with S the unbiased sample covariance.
+
+        k is one point's worth of belief in uncorrelated columns up to 16 points: two points in many dimensions
+        whiten already, and few points predict better. Only this belief knows which directions the columns
+        are, so with it turned data do not become turned points. So it fades, as (16 / n)³ and, from 24 points
+        on, also in proportion to the smallest eigenvalue of the correlations where that is below 0.04.
+
+        w = 1 + (d + 2) / n min(1, 8 / n), for S is by chance too small in some direction: of normal data
+        E S⁻¹ = (n - 1) / (n - d - 2) Σ⁻¹, which w is near to and finite for all n. d counts the columns that
+        vary. Fewer than two points know no units and are taken as they are.
 
         Args:
             context: Points; n may be 0.
@@ -100,13 +111,16 @@ def _fit(x: Float[Tensor, "*batch N d"], mask: Float[Tensor, "P N"], constant: s
         column = int((~varies & (count > 1)).flatten(0, -2).any(0).nonzero()[0])
         raise UserError(f"column {column + 1} is constant in the context, so its units are unknown; drop it")
 
-    # S = scatter / (n - 1), so ((n - 1) S + 2 diag S) / (n + 1) is scatter / (n + 1) off the diagonal and
-    # variance on it.
+    # S = scatter / (n - 1), so ((n - 1) S + k diag S) / (n - 1 + k) is scatter / (n - 1 + k) off the diagonal
+    # and the variance on it.
+    kept = torch.where(varies, variance, 1)
     both = varies[..., :, None] & varies[..., None, :]
-    off_diagonal = torch.where(both, scatter / (count + 1)[..., None], 0)
-    kept = torch.where(varies, variance, torch.ones_like(variance))
-    identity = torch.eye(dim, dtype=x.dtype, device=x.device)
-    covariance = off_diagonal * (1 - identity) + torch.diag_embed(kept)
+    off_diagonal = torch.where(both & ~torch.eye(dim, dtype=torch.bool, device=x.device), scatter, 0)
+    size = count.clamp_min(1)
+    belief = _belief(off_diagonal, kept, size)
+    widened = 1 + (varies.sum(-1, keepdim=True) + 2) / size * (_FEW / size).clamp_max(1)
+    covariance = off_diagonal / (size - 1 + belief)[..., None] + torch.diag_embed(kept)
+    covariance = torch.where(both, widened[..., None], 1) * covariance
     factor = torch.linalg.cholesky(covariance)
     # Back in the data's units, small factors first: a standard deviation is finite where the data are.
     unit, spread = unit.squeeze(-2), spread.squeeze(-2)
@@ -114,6 +128,20 @@ def _fit(x: Float[Tensor, "*batch N d"], mask: Float[Tensor, "P N"], constant: s
     matrix = unit_of_matrix[..., None] * (spread[..., None] * factor)
     mean = torch.where(count > 1, unit * mean.squeeze(-2), 0)
     return Whitening(mean, matrix)
+
+
+def _belief(
+    off_diagonal: Float[Tensor, "*batch P d d"],
+    variance: Float[Tensor, "*batch P d"],
+    size: Float[Tensor, "P 1"],
+) -> Float[Tensor, "*batch P 1"]:
+    """How many points the belief in uncorrelated columns is worth."""
+    std = variance.sqrt()
+    correlation = off_diagonal / (size - 1).clamp_min(1)[..., None] / std[..., :, None] / std[..., None, :]
+    smallest = torch.linalg.eigvalsh(correlation)[..., :1] + 1  # of what has ones on its diagonal
+    # Never nothing, for columns may be the same.
+    share = (smallest / _CORRELATED).clamp(_LEAST, 1)
+    return (_SEVERAL / size).pow(3).clamp_max(1) * share ** ((size - _SEVERAL) / _FEW).clamp(0, 1)
 
 
 def _column_units(x: Float[Tensor, "*batch N d"]) -> Float[Tensor, "*batch 1 d"]:

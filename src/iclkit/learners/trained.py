@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from iclkit.energy.border import OwnEnergy
@@ -16,8 +16,9 @@ from iclkit.energy.network import EnergyTransformer
 from iclkit.energy.partition import LogPartition
 from iclkit.errors import UserError
 from iclkit.learners.base import DensityLearner, Predictive
+from iclkit.learners.orientation import check_transforms, orientations
 from iclkit.learners.standardise import Whitening
-from iclkit.networks import within_reach
+from iclkit.networks import finite, within_reach
 from iclkit.tasks import DensityTask
 
 # Contexts whose landscapes a predictive keeps (each holds its encoded points and its quadrature).
@@ -39,6 +40,11 @@ class EnergyDensity(DensityLearner):
         orders: The energy is averaged over this many orders of the context: the given one and fixed random
             others. A causal network is only approximately indifferent to the order; the average is more so, and
             costs as many times more.
+        transforms: The energy is averaged over this many turned and reflected copies of the context in the
+            network's units: 2 are the context's own axes (see `orientations`) and their mirror image, so that
+            turned or swapped columns change little; more (an even number, 24 say) change less and cost more; 1
+            takes the context as it is whitened. By default 2 for a standardised network whose task is the same
+            from all sides (`rotation_invariant`), else 1.
     """
 
     network: EnergyTransformer = field(repr=False)
@@ -47,10 +53,13 @@ class EnergyDensity(DensityLearner):
     name: str = ""
     card: str = field(default="", repr=False)
     orders: int = 1
+    transforms: int | None = None
 
     def __post_init__(self) -> None:
         if self.orders < 1:
             raise UserError(f"orders must be at least 1, given {self.orders}")
+        if self.transforms is not None:
+            check_transforms(self.transforms, self.dim)
 
     @property
     def dim(self) -> int:  # pyright: ignore[reportIncompatibleVariableOverride]
@@ -131,36 +140,62 @@ class EnergyDensity(DensityLearner):
         # In float64 until the points are in standard units: float32 has few digits left beside a large mean.
         data = context.double()
         whitening = Whitening.fit(data, constant)
-        inner = self._averaged(whitening.forward(data).to(dtype), None)
-        return _in_data_units(inner, whitening, data)
+        return _in_data_units(self._averaged(whitening.forward(data), None), whitening, data)
 
     def _averaged(
         self, context: Float[Tensor, "*B n d"], anchors: Float[Tensor, "*B n d"] | None
     ) -> EnergyLandscape:
-        """The landscape in the network's own units, averaged over orders of the context."""
-        first = self.network.condition(context, allow_longer=True)
-        if self.orders == 1 or context.shape[-2] < 2:
-            return first
-        generator = torch.Generator().manual_seed(context.shape[-2])
-        others = []
-        for _ in range(self.orders - 1):
-            order = torch.randperm(context.shape[-2], generator=generator).to(context.device)
-            others.append(self.network.condition(context[..., order, :], allow_longer=True))
+        """The landscape in the network's own units, averaged over transforms and orders of the context."""
+        dtype = self.network.readout.weight.dtype
+        turned = orientations(context, self._count)  # [T, *B, d, d]
+        orders = self._orders(context.shape[-2]).to(context.device)
+        members = len(turned) * len(orders)
+        if members == 1:
+            return self.network.condition(context.to(dtype), allow_longer=True)
+        seen = (context @ turned.mT)[..., orders, :].movedim(-3, 1)  # [T, O, *B, n, d]
+        # All members as one batch: more contexts at once cost less than one after the other.
+        every = self.network.condition(seen.reshape(-1, *context.shape[-2:]).to(dtype), allow_longer=True)
+        batch = None if context.ndim == 2 else len(context)
+        matrices = turned.to(dtype).view(len(turned), 1, -1, self.dim, self.dim)
 
-        energy = _Mean((first, *others))
-        return EnergyLandscape(energy, self.dim, first.batch, first.centre, first.scale, anchors)
+        energy = _Mean(every, matrices, len(orders))
+        # The quadrature's box has the first transform's axes: it turns with the data.
+        scale = turned[0].mT.to(dtype) @ every.scale[0]
+        return EnergyLandscape(energy, self.dim, batch, every.centre[0], scale, anchors)
+
+    @property
+    def _count(self) -> int:
+        """How many transforms the energy is averaged over."""
+        if self.transforms is not None:
+            return self.transforms
+        return 2 if self.standardise and self.task is not None and self.task.rotation_invariant else 1
+
+    def _orders(self, points: int) -> Int[Tensor, "O n"]:
+        """The orders that the energy is averaged over: the given one, then fixed random ones."""
+        generator = torch.Generator().manual_seed(points)
+        others = self.orders - 1 if points > 1 else 0
+        drawn = [torch.randperm(points, generator=generator) for _ in range(others)]
+        return torch.stack([torch.arange(points), *drawn])
 
 
 @dataclass(frozen=True, eq=False)
 class _Mean(OwnEnergy):
-    """The mean energy of landscapes."""
+    """The mean energy of a context in several transforms and orders.
 
-    members: tuple[EnergyLandscape, ...]
+    Args:
+        members: The landscape of them all, batched: by transform, then order, then context.
+        matrices: The transforms, [T, 1, B, d, d].
+        orders: How many orders (O).
+    """
+
+    members: EnergyLandscape
+    matrices: Tensor
+    orders: int
 
     def __call__(self, points: Float[Tensor, "B M d"]) -> Float[Tensor, "B M"]:
-        batch = points if self.members[0].batch is not None else points[0]
-        values = torch.stack([member.energy(batch) for member in self.members])
-        return values.mean(0).view(points.shape[:-1])
+        copies = (finite(points) @ self.matrices.mT).expand(-1, self.orders, -1, -1, -1)  # [T, O, B, M, d]
+        values = self.members.energy(copies.reshape(-1, *points.shape[1:]))
+        return values.view(-1, *points.shape[:-1]).mean(0)
 
 
 @dataclass(frozen=True, eq=False)

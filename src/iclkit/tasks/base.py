@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -42,9 +42,13 @@ class Task(ABC):
 
 
 class DensityTask(Task):
-    """A distribution over datasets of points."""
+    """A distribution over datasets of points.
+
+    `rotation_invariant` tells whether a dataset turned or reflected about the origin is as likely as it was.
+    """
 
     dim: int
+    rotation_invariant: ClassVar[bool] = False
 
     @abstractmethod
     def draw(self, episodes: int, points: int, generator: torch.Generator | None = None) -> Episodes:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from jaxtyping import Float, Int, Shaped
@@ -37,6 +38,7 @@ class BroadMixtures(DensityTask):
         jitter: Standard deviation of the entries of the log of the jittering matrix, and of its shift.
     """
 
+    rotation_invariant: ClassVar[bool] = True
     max_components: int = 6
     dim: int = 2
     concentration: float = 1.5

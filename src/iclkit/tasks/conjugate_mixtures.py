@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 
@@ -36,6 +37,7 @@ class ConjugateMixtures(DensityTask):
         parametrisation of the inverse Wishart.
     """
 
+    rotation_invariant: ClassVar[bool] = True
     max_components: int = 6
     dim: int = 2
     concentration: float = 1.5

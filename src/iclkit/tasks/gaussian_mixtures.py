@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 
@@ -30,6 +31,7 @@ class GaussianMixtures(DensityTask):
     Source: Schaeffer, Khona and Koyejo (2024), section 2.3, and their code.
     """
 
+    rotation_invariant: ClassVar[bool] = True
     components: int = 3
     dim: int = 2
     mean_std: float = 5.0
