@@ -25,6 +25,7 @@ from iclkit.arrays import as_tensor
 from iclkit.energy.border import Energy, check_energy, check_values, without_gradient
 from iclkit.energy.diagnostics import effective_sample_size, split_rhat
 from iclkit.errors import UserError
+from iclkit.threads import one_thread, small
 
 __all__ = [
     "Chains",
@@ -51,11 +52,12 @@ def energy_and_gradient(
     with torch.inference_mode(False), torch.enable_grad():
         # A copy: an inference tensor becomes an ordinary one, and the caller's flags stay as they are.
         x = x.detach().clone().requires_grad_()
-        value = energy(x)
-        check_values(value, x)
-        if not value.requires_grad:
-            raise without_gradient()
-        (gradient,) = torch.autograd.grad(value.sum(), x, allow_unused=True)
+        with one_thread(where=small(x[..., 0].numel(), x.device)):
+            value = energy(x)
+            check_values(value, x)
+            if not value.requires_grad:
+                raise without_gradient()
+            (gradient,) = torch.autograd.grad(value.sum(), x, allow_unused=True)
         if gradient is None:
             raise without_gradient()
     return value.detach(), gradient

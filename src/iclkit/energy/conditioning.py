@@ -17,6 +17,7 @@ from iclkit.energy.samplers import PUBLISHED_START
 from iclkit.errors import UserError
 from iclkit.networks import within_reach
 from iclkit.networks.hooks import copy_with_hooks
+from iclkit.threads import one_thread, small
 
 if TYPE_CHECKING:
     from iclkit.energy.network import EncodedContext, EnergyTransformer
@@ -41,7 +42,8 @@ def condition(
         frozen = _frozen(network)
         weights = frozen.readout.weight
         points = within_reach(context.detach().to(weights).clone().view(batch or 1, *context.shape[-2:]))
-        encoded = frozen.encode(points)
+        with one_thread(where=small(points.shape[0] * points.shape[1], points.device)):
+            encoded = frozen.encode(points)
         prefix = torch.tensor([points.shape[1]], device=weights.device)
         matrix = (
             torch.as_tensor((network.base_std or _PUBLISHED_SCALE) if scale is None else scale)
@@ -65,6 +67,10 @@ class _Conditioned(OwnEnergy):
     prefix: Tensor
 
     def __call__(self, x: Float[Tensor, "B M d"]) -> Float[Tensor, "B M"]:
+        with one_thread(where=small(x.shape[0] * x.shape[1], x.device)):
+            return self._energies(x)
+
+    def _energies(self, x: Float[Tensor, "B M d"]) -> Float[Tensor, "B M"]:
         chunk = max(1, _CHUNK // len(x))
         near, network = within_reach(x), self.network
         parts = (network.query(self.context, part[:, None], self.prefix)[:, 0] for part in near.split(chunk, 1))

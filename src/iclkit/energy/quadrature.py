@@ -26,6 +26,10 @@ from iclkit.energy.box import HALF_WIDTH, Box, to_standard
 from iclkit.energy.cells import DEPTH, PER_AXIS, Cells, Rule, first_cells, grid, owner_logsumexp
 from iclkit.energy.chains import Energy
 from iclkit.errors import UserError
+from iclkit.threads import one_thread
+
+# Contexts that are integrated by one thread: their cells are too few to be shared.
+_FEW = 16
 
 
 @dataclass(frozen=True)
@@ -72,6 +76,18 @@ def integrate(
         The integral with its error; the error exceeds `tolerance` where `max_evaluations` stopped the
         refinement.
     """
+    with one_thread(where=len(centre) <= _FEW and centre.device.type == "cpu"):
+        return _integrate(energy, centre, scale, anchors, tolerance, max_evaluations)
+
+
+def _integrate(
+    energy: Energy,
+    centre: Tensor,
+    scale: Tensor,
+    anchors: Tensor | None,
+    tolerance: float,
+    max_evaluations: int,
+) -> Quadrature:
     batch, dim = centre.shape
     evaluate = _Evaluator(energy, centre, scale)
     half_width = Box.around(centre, scale, anchors).half_width.cpu()

@@ -20,6 +20,7 @@ from iclkit.learners.orientation import check_transforms, orientations
 from iclkit.learners.standardise import Whitening
 from iclkit.networks import finite, within_reach
 from iclkit.tasks import DensityTask
+from iclkit.threads import one_thread, small
 
 # Contexts whose landscapes a predictive keeps (each holds its encoded points and its quadrature).
 _KEPT = 256
@@ -133,6 +134,10 @@ class EnergyDensity(DensityLearner):
         self, context: Float[Tensor, "*B n d"], constant: Literal["refuse", "keep"]
     ) -> EnergyLandscape:
         """The landscape of contexts that have been checked."""
+        with one_thread(where=small(context[..., 0].numel(), context.device)):
+            return self._made(context, constant)
+
+    def _made(self, context: Float[Tensor, "*B n d"], constant: Literal["refuse", "keep"]) -> EnergyLandscape:
         dtype = self.network.readout.weight.dtype
         if not self.standardise:
             points = within_reach(context).to(dtype)
@@ -207,7 +212,9 @@ class _InDataUnits(OwnEnergy):
 
     def __call__(self, points: Float[Tensor, "B M d"]) -> Float[Tensor, "B M"]:
         batch = points[0] if self.inner.batch is None else points
-        values = self.inner.energy(self.whitening.forward(batch)).double() + self.whitening.log_det[..., None]
+        with one_thread(where=small(points[..., 0].numel(), points.device)):
+            z = self.whitening.forward(batch)
+            values = self.inner.energy(z).double() + self.whitening.log_det[..., None]
         return values.view(points.shape[:-1])
 
 

@@ -18,6 +18,7 @@ from iclkit.regression import InContextRegressor
 from iclkit.regression.mixture import GaussianMixture, gaussian_mixture
 from iclkit.regression.units import Units
 from iclkit.tasks import RegressionTask
+from iclkit.threads import one_thread, small
 
 # Tokens that a standardised learner builds at a time: each prefix has its own units, so its own copy.
 _TOKENS = 65_536
@@ -99,6 +100,11 @@ class TrainedRegressor(RegressionLearner):
     def _say(self, x: Float[Tensor, "B N d"], y: Float[Tensor, "B N"]) -> _Said:
         """What the network says of every y_n."""
         self._check_device(x)
+        tokens = x.shape[0] * x.shape[1] * (x.shape[1] if self.standardise else 1)
+        with one_thread(where=small(tokens, x.device)):
+            return self._outputs(x, y)
+
+    def _outputs(self, x: Float[Tensor, "B N d"], y: Float[Tensor, "B N"]) -> _Said:
         if not self.standardise:
             return _Said(self._in_parts(self._seen(self._padded(x)), self._seen(y[..., None])[..., 0]))
         said = self._in_units(x[:, :-1], y[:, :-1], x[:, :, None], torch.arange(x.shape[1], device=x.device))
@@ -117,6 +123,11 @@ class TrainedRegressor(RegressionLearner):
     def _answer(self, x: Tensor, y: Tensor, queries: Tensor, prefixes: list[int]) -> _Said:
         """What the network says at queries [B, P, K, d] after their prefixes."""
         self._check_device(x)
+        tokens = queries[..., 0].numel() + x.shape[0] * x.shape[1] * (len(prefixes) if self.standardise else 1)
+        with one_thread(where=small(tokens, x.device)):
+            return self._answers(x, y, queries, prefixes)
+
+    def _answers(self, x: Tensor, y: Tensor, queries: Tensor, prefixes: list[int]) -> _Said:
         longest = max(prefixes)
         x, y, lengths = x[:, :longest], y[:, :longest], torch.tensor(prefixes, device=x.device)
         if self.standardise:
