@@ -417,3 +417,16 @@ def test_the_shipped_model_sees_a_curved_surface() -> None:
     low, high = fitted.predict_quantiles(X[60:], [0.05, 0.95]).T
     assert ((y[60:] >= low) & (y[60:] <= high)).mean() > 0.8
     assert (high - low).mean() < 0.9 * 3.3 * y.std()
+
+
+def test_quantiles_are_a_number_or_a_list_of_numbers() -> None:
+    draw = np.random.default_rng(0)
+    x = draw.normal(size=(12, 2))
+    fitted = InContextRegression().fit(x, x.sum(1))
+    one = fitted.predict_quantiles(x[:3], 0.5)
+    assert one.shape == (3, 1)
+    np.testing.assert_array_equal(fitted.predict_quantiles(x[:3], np.array([0.5, 0.9])[::-1])[:, 1:], one)
+    with pytest.raises(UserError, match=r"quantiles must be a number or a list.* shape \[2, 2\]"):
+        fitted.predict_quantiles(x[:3], [[0.1, 0.5], [0.5, 0.9]])  # pyright: ignore[reportArgumentType]
+    with pytest.raises(UserError, match="quantiles must be finite, given NaN"):
+        fitted.predict_quantiles(x[:3], [0.1, np.nan])

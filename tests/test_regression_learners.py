@@ -192,8 +192,9 @@ def spoiled(spoil: Callable[[Tensor], None], value: Tensor) -> Tensor:
 
 
 MISTAKES: dict[str, Callable[[Tensor, Tensor], tuple]] = {
-    "x must be a tensor, given list": lambda x, y: ([1.0], y),
-    "y must be a tensor, given ndarray": lambda x, y: (x, y.numpy()),
+    "x must have shape .* given \\[1\\]": lambda x, y: ([1.0], y),
+    "x must be numeric and rectangular, given list": lambda x, y: ([[[1.0]], [[1.0], [2.0]]], y),
+    "y must be numeric, given 'a'": lambda x, y: (x, [["a"] * y.shape[1]] * len(y)),
     "x must be a floating point tensor": lambda x, y: (x.long(), y),
     "y must be a floating point tensor": lambda x, y: (x, y.long()),
     "x must have shape": lambda x, y: (x[0], y),
@@ -209,6 +210,23 @@ MISTAKES: dict[str, Callable[[Tensor, Tensor], tuple]] = {
     "x of shape .* NaN or infinite": lambda x, y: (spoiled(lambda t: t[0, 1].fill_(torch.nan), x), y),
     "y of shape .* NaN or infinite": lambda x, y: (x, spoiled(lambda t: t[0, 1].fill_(torch.inf), y)),
 }
+
+
+@pytest.mark.parametrize("given", ["arrays", "lists", "reversed views", "an array and a tensor"])
+def test_arrays_and_lists_are_taken_as_tensors_are(learner: RegressionLearner, given: str) -> None:
+    x, y = episodes(learner)
+    queries = some_queries(learner, 2)
+    kinds: dict[str, Callable[[Tensor], object]] = {
+        "arrays": Tensor.numpy,
+        "lists": Tensor.tolist,
+        "reversed views": lambda value: value.flip(1).contiguous().numpy()[:, ::-1],
+        "an array and a tensor": Tensor.numpy,
+    }
+    as_given = kinds[given]
+    targets = y if given == "an array and a tensor" else as_given(y)
+    close(learner.predict(as_given(x), targets), learner.predict(x, y))  # pyright: ignore[reportArgumentType]
+    found = learner.predict_queries(as_given(x), targets, as_given(queries), [1, 2])  # pyright: ignore
+    close(found, learner.predict_queries(x, y, queries, [1, 2]))
 
 
 @pytest.mark.parametrize("message", MISTAKES)

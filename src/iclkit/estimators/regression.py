@@ -8,11 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator, RegressorMixin
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted, column_or_1d, validate_data
 
+from iclkit.arrays import as_tensor
 from iclkit.conditioned_regression import ORDERS, ConditionedRegression, Predictions, check_rows
 from iclkit.errors import UserError
 from iclkit.learners.trained_regression import TrainedRegressor
@@ -154,15 +156,19 @@ class InContextRegression(RegressorMixin, BaseEstimator):
         Parameters
         ----------
         X : array-like of shape (n_samples, n_features)
-        quantiles : float or sequence of float, default=(0.05, 0.5, 0.95)
+        quantiles : float or array-like of shape (n_quantiles,), default=(0.05, 0.5, 0.95)
             Probabilities between 0 and 1.
 
         Returns
         -------
         ndarray of shape (n_samples, n_quantiles)
         """
-        levels = np.atleast_1d(np.asarray(quantiles, dtype=np.float64)).tolist()
-        return self._predictions(X).quantiles(levels)
+        levels = as_tensor(quantiles, "quantiles", dtype=torch.float64)
+        if levels.ndim > 1:
+            raise UserError(
+                f"quantiles must be a number or a list of numbers, given an array of shape {list(levels.shape)}"
+            )
+        return self._predictions(X).quantiles(levels.reshape(-1).tolist())
 
     def log_prob(self, X: ArrayLike, y: ArrayLike) -> Array:
         """Log density of each target.

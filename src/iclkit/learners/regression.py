@@ -12,6 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from iclkit.arrays import as_tensor
 from iclkit.errors import UserError
 
 # Rows of the batch that the general way to answer queries builds at a time.
@@ -39,15 +40,16 @@ class RegressionLearner(ABC):
         """Predict every y_n from x_n and the pairs before n, all n in one call.
 
         Args:
-            x: Inputs, N ≥ 1.
-            y: Targets; the last is not looked at.
+            x: Inputs, N ≥ 1: a tensor, or anything that `iclkit.arrays.as_tensor` reads.
+            y: Targets, likewise; the last is not looked at.
 
         Returns:
-            Predictions.
+            Predictions, a tensor.
 
         Raises:
             UserError: Tensors of another shape, type or device, with NaN or infinite values, or too long.
         """
+        x, y = as_pairs(x, y, device=self.device)
         check_pairs(x, y, self.dim, self.limit)
         return self._predict(x, y)
 
@@ -72,6 +74,7 @@ class RegressionLearner(ABC):
         Raises:
             UserError: As `predict`; or prefixes that are not in 0..N, or not as many as the queries.
         """
+        x, y, queries = as_pairs(x, y, queries, device=self.device)
         chosen = check_queries(x, y, queries, prefixes, self.dim, self.limit)
         return self._predict_queries(x, y, queries, chosen)
 
@@ -114,6 +117,7 @@ class LinearLearner(RegressionLearner):
         Raises:
             UserError: As `predict_queries`.
         """
+        x, y = as_pairs(x, y, device=self.device)
         check_pairs(x, y, self.dim, self.limit)
         chosen = range(x.shape[1]) if prefixes is None else prefixes
         return self._weights(x, y, check_prefixes(chosen, x.shape[1], self.limit))
@@ -140,11 +144,13 @@ class ProbabilisticLearner(RegressionLearner):
         Raises:
             UserError: As `predict`.
         """
+        x, y = as_pairs(x, y, device=self.device)
         check_pairs(x, y, self.dim, self.limit)
         return self._distribution(x, y)
 
     def log_prob(self, x: Float[Tensor, "B N d"], y: Float[Tensor, "B N"]) -> Float[Tensor, "B N"]:
         """log p(y_n | x_n, pairs before n), in nats."""
+        x, y = as_pairs(x, y, device=self.device)
         return self.distribution(x, y).log_prob(y)
 
 
@@ -222,6 +228,29 @@ def _named(value: Any) -> str:
     return getattr(value, "__name__", type(value).__name__)
 
 
+def as_pairs(x: Any, y: Any, queries: Any = None, *, device: torch.device | None = None) -> tuple[Any, ...]:
+    """Arrays, DataFrames and lists as tensors of one type, on the device of the learner; tensors as they are.
+
+    Args:
+        x: Inputs.
+        y: Targets.
+        queries: Further inputs; left out of the result if None.
+        device: Where the learner is; None for the CPU.
+
+    Returns:
+        What was given, in this order.
+
+    Raises:
+        UserError: What holds no numbers.
+    """
+    given = {"x": x, "y": y} | ({} if queries is None else {"queries": queries})
+    if all(isinstance(value, Tensor) for value in given.values()):
+        return tuple(given.values())
+    read = [as_tensor(value, name, allow="anything", device=device) for name, value in given.items()]
+    wide = any(value.dtype == torch.float64 for value in read)
+    return tuple(value.to(torch.float64 if wide else torch.float32) for value in read)
+
+
 def check_pairs(x: Any, y: Any, dim: int | None = None, limit: int | None = None, least: int = 1) -> None:
     """Refuse what is no batch of regression episodes.
 
@@ -237,8 +266,7 @@ def check_pairs(x: Any, y: Any, dim: int | None = None, limit: int | None = None
     """
     for name, value in (("x", x), ("y", y)):
         if not isinstance(value, Tensor):
-            hint = "; episodes of different lengths go one by one" if isinstance(value, list | tuple) else ""
-            raise UserError(f"{name} must be a tensor, given {type(value).__name__}{hint}")
+            raise UserError(f"{name} must be a tensor, given {type(value).__name__}")
         # Half precision has too few digits for sums of squares, and torch cannot solve in it.
         if value.dtype not in (torch.float32, torch.float64):
             raise UserError(

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from iclkit.errors import UserError
-from iclkit.learners.regression import ProbabilisticLearner, RegressionLearner, check_queries
+from iclkit.learners.regression import ProbabilisticLearner, RegressionLearner, as_pairs, check_queries
 from iclkit.networks import within_reach
 from iclkit.regression import InContextRegressor
 from iclkit.regression.mixture import GaussianMixture, gaussian_mixture
@@ -225,6 +225,7 @@ class TrainedProbabilisticRegressor(TrainedRegressor, ProbabilisticLearner):  # 
         Raises:
             UserError: As `predict_queries`.
         """
+        x, y, queries = as_pairs(x, y, queries, device=self.device)
         chosen = check_queries(x, y, queries, prefixes, self.dim, self.limit)
         return _mixture(self._answer(x, y, queries, chosen))
 
