@@ -114,6 +114,7 @@ def _from_objects(value: Any, array: NDArray[Any], name: str) -> NDArray[np.floa
             numbers[place] = float(cell)
         except (TypeError, ValueError, OverflowError):
             where = _where(value, np.unravel_index(place, array.shape))
+            cell = cell.item() if isinstance(cell, np.generic) else cell  # 'a', not np.str_('a')
             missing = cell is None or type(cell).__name__ in ("NAType", "NaTType")
             what = "a missing cell" if missing else f"{_short(cell)} ({type(cell).__name__})"
             advice = "drop or fill missing cells first" if missing else "encode or leave out such columns"
