@@ -143,10 +143,10 @@ REFUSED: dict[str, tuple[Any, str]] = {
     "huge": ([[10**400]], r"at row 0, column 0"),
     "nan": (
         np.array([[0.0, 1.0], [2.0, math.nan]]),
-        "must be finite, given NaN at row 1, column 1 .1 such in all",
+        "must be finite, given NaN at row 1, column 1 .NaN or infinite in all: 1",
     ),
     "infinite": (torch.tensor([math.inf, 1.0]), "must be finite, given inf at row 0 "),
-    "three axes": (np.full((1, 2, 3), math.nan), r"at index \[0, 0, 0\] .6 such"),
+    "three axes": (np.full((1, 2, 3), math.nan), r"at index \[0, 0, 0\] .NaN or infinite in all: 6"),
     "long double": (np.array([np.longdouble("1e4000")]), "given inf"),
 }
 

@@ -38,8 +38,8 @@ def as_tensor(
     Args:
         value: The numbers.
         name: What they are called in messages ("context", "x").
-        allow: Which values pass: "finite" ones, also "infinite" ones, or "anything" (unchecked, which is what
-            works under torch.func's transforms).
+        allow: Which values pass: "finite" ones, also "infinite" ones, or "anything". Under the transforms of
+            torch.func, which show no values, anything does.
         dtype: Convert to this floating-point type.
         default: The type of what has none of its own.
         device: Move to this device.
@@ -56,9 +56,14 @@ def as_tensor(
             tensor = tensor.clone()
     if not tensor.is_floating_point() or isinstance(value, list | tuple):
         tensor = tensor.to(default)
-    if allow != "anything":
+    if allow != "anything" and not transforming():
         _refuse(value, tensor, name, allow)
     return tensor.to(device=device, dtype=dtype)
+
+
+def transforming() -> bool:
+    """Whether a transform of torch.func is at work: values cannot be looked at, and not every kernel exists."""
+    return torch._C._are_functorch_transforms_active()
 
 
 def _checked(value: Tensor, name: str) -> Tensor:
@@ -116,6 +121,7 @@ def _from_objects(value: Any, array: NDArray[Any], name: str) -> NDArray[np.floa
             where = _where(value, np.unravel_index(place, array.shape))
             cell = cell.item() if isinstance(cell, np.generic) else cell  # 'a', not np.str_('a')
             missing = cell is None or type(cell).__name__ in ("NAType", "NaTType")
+            cell = cell.item() if isinstance(cell, np.generic) else cell
             what = "a missing cell" if missing else f"{_short(cell)} ({type(cell).__name__})"
             advice = "drop or fill missing cells first" if missing else "encode or leave out such columns"
             raise UserError(f"{name} must be numeric, given {what} at {where}; {advice}") from None
@@ -131,9 +137,9 @@ def _refuse(value: Any, tensor: Tensor, name: str, allow: Allowed) -> None:
     found = tensor[tuple(place)].item()
     shown = "NaN" if found != found else found
     where = _where(value, place)
-    accepted = "finite" if allow == "finite" else "numbers"
+    accepted, kinds = ("finite", "NaN or infinite") if allow == "finite" else ("numbers", "NaN")
     raise UserError(
-        f"{name} must be {accepted}, given {shown} at {where} ({int(bad.sum())} such in all); "
+        f"{name} must be {accepted}, given {shown} at {where} ({kinds} in all: {int(bad.sum())}); "
         "drop or fill them first"
     )
 

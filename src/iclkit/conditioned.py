@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from iclkit.arrays import as_tensor
 from iclkit.data import refuse_constant_columns
 from iclkit.energy.chains import Chains, Sampler
 from iclkit.energy.partition import LogPartition
@@ -53,7 +54,7 @@ class ConditionedDensity:
             learner = dataclasses.replace(learner, network=copy_with_hooks(learner.network).double())
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)  # `check_context` has said it
-            self._landscape = learner.condition(torch.tensor(context), allow_longer=allow_longer)
+            self._landscape = learner.condition(context, allow_longer=allow_longer)
 
     @cached_property
     def _distribution(self) -> torch.distributions.Distribution:
@@ -67,7 +68,7 @@ class ConditionedDensity:
     def log_density(self, points: NDArray[np.float64]) -> NDArray[np.float64]:
         """Log density of points [m, d] in nats, per unit of each column; -inf where it underflows."""
         with torch.no_grad():
-            return self._distribution.log_prob(torch.tensor(points, dtype=torch.float64)).double().numpy()
+            return self._distribution.log_prob(as_tensor(points, "points", allow="infinite")).double().numpy()
 
     def sample(
         self, size: int, seed: int, sampler: Sampler | None = None

@@ -16,6 +16,7 @@ from jaxtyping import Float, Int
 from numpy.typing import NDArray
 from torch import Tensor
 
+from iclkit.arrays import as_tensor
 from iclkit.errors import UserError
 from iclkit.learners.trained_regression import TrainedProbabilisticRegressor, TrainedRegressor
 from iclkit.networks import finite
@@ -71,7 +72,7 @@ class Predictions:
         """
         if np.isnan(targets).any():
             raise UserError("the targets hold NaN; leave those rows out")
-        return self.mixture.log_prob(torch.tensor(targets, dtype=torch.float64)).numpy()
+        return self.mixture.log_prob(as_tensor(targets, "the targets", allow="infinite").double()).numpy()
 
     def sample(self, size: int, seed: int) -> Array:
         """Draw targets [m, size], independently of each other."""
@@ -126,7 +127,7 @@ class ConditionedRegression:
         self._kept = np.flatnonzero((x != x[:1]).any(0))
         x = x[:, self._kept]
         # A context of some of the rows may be constant where all are not. Its scale is then that of all rows.
-        inputs, targets = torch.from_numpy(x), torch.from_numpy(y)
+        inputs, targets = as_tensor(x, "x"), as_tensor(y, "y")
         rows = len(x) if learner.standardise else 0  # without rows there are no units
         self._units = Units.fit(inputs[None], targets[None], torch.tensor([rows]))
         self._x, self._y = self._units.inputs(inputs[None])[0], self._units.targets(targets[None])[0]
@@ -159,7 +160,7 @@ class ConditionedRegression:
         return self._combined(parts)
 
     def _inputs(self, x: Array) -> Float[Tensor, "m d"]:
-        return finite(self._units.inputs(torch.tensor(x)[None])[0])
+        return finite(self._units.inputs(as_tensor(x, "x")[None])[0])
 
     def _answer(self, rows: Int[Tensor, "O R n"], queries: Float[Tensor, "R K d"]) -> GaussianMixture:
         """What the model says at K queries after each of R contexts in O orders; batch shape [R K]."""

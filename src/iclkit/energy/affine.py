@@ -27,6 +27,9 @@ class Affine(OwnEnergy):
     def __call__(self, points: Float[Tensor, "B M d"]) -> Float[Tensor, "B M"]:
         return self.inner((points - self.shift[:, None]) @ self._inverse.mT) + self._log_det[:, None]
 
+    def made_of(self) -> Energy:
+        return self.inner
+
     def forward(self, points: Float[Tensor, "B M d"]) -> Float[Tensor, "B M d"]:
         """Points x as points y."""
         return points @ self.matrix.mT + self.shift[:, None]
@@ -54,5 +57,5 @@ def check_affine(
                 f"{name} and shift are [{dim}, {dim}] and [{dim}], or one each for {count} contexts, "
                 f"given {list(matrix.shape)} and {list(shift.shape)}"
             )
-    if not torch.linalg.slogdet(matrix).logabsdet.isfinite().all():
+    if not torch.linalg.slogdet(matrix.double()).logabsdet.isfinite().all():
         raise UserError(f"{name} must have an inverse, given a singular matrix")

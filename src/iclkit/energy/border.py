@@ -9,15 +9,19 @@ Shape letters: B contexts (any leading axes), M probes, d coordinates.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import wraps
+from typing import Any, TypeVar
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from iclkit.ambient import neutral
 from iclkit.errors import UserError
 
+T = TypeVar("T")
 Energy = Callable[[Float[Tensor, "*B C d"]], Float[Tensor, "*B C"]]
 
 
@@ -26,6 +30,45 @@ class OwnEnergy:
 
     They are classes and not functions inside functions, for landscapes are pickled and copied.
     """
+
+    def made_of(self) -> Energy | None:
+        """The energy that this one calls, if it may be a user's."""
+        return None
+
+
+def evaluating(energy: Energy, *, grad: bool | None = None) -> AbstractContextManager[Any]:
+    """The block in which an energy is evaluated, so that what comes of it may be kept and differentiated later.
+
+    Our own are evaluated as in a fresh process. A user's sees the device and number type that he has set, for
+    the tensors that it makes; only inference mode, whose tensors are good for nothing later, is left.
+
+    Args:
+        energy: What will be evaluated.
+        grad: Whether gradients are recorded; None leaves that to the caller.
+    """
+    inner: Energy | None = energy
+    while isinstance(inner, OwnEnergy):
+        inner = inner.made_of()
+    if inner is None:
+        return neutral(grad=grad)
+    return nullcontext() if grad is None else _left(grad)
+
+
+@contextmanager
+def _left(grad: bool) -> Iterator[None]:
+    with torch.inference_mode(False), torch.set_grad_enabled(grad):
+        yield
+
+
+def evaluated(run: Callable[..., T]) -> Callable[..., T]:
+    """A method whose first argument is an energy, in the block of `evaluating`."""
+
+    @wraps(run)
+    def inside(self: Any, energy: Energy, *arguments: Any, **options: Any) -> T:
+        with evaluating(energy, grad=False):
+            return run(self, energy, *arguments, **options)
+
+    return inside
 
 
 def check_energy(
@@ -51,7 +94,7 @@ def check_energy(
         raise UserError(
             f"an energy is a function from points to one number each, given {type(energy).__name__}"
         )
-    with torch.inference_mode(False), torch.enable_grad():
+    with _left(True):
         centre = points[..., :1, :].detach().clone()
         probes = centre + _offsets(centre, scale)
         try:

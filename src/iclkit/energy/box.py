@@ -71,6 +71,9 @@ class Stretched(OwnEnergy):
     energy: Energy
     box: Box
 
+    def made_of(self) -> Energy:
+        return self.energy
+
     def __call__(self, t: Float[Tensor, "B M d"]) -> Float[Tensor, "B M"]:
         box = self.box
         constant = box.centre.shape[1] * (2 * box.half_width.to(t)).log()

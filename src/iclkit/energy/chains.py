@@ -21,8 +21,8 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from iclkit.arrays import as_tensor
-from iclkit.energy.border import Energy, check_energy, check_values, without_gradient
+from iclkit.arrays import as_tensor, transforming
+from iclkit.energy.border import Energy, check_energy, check_values, evaluating, without_gradient
 from iclkit.energy.diagnostics import effective_sample_size, split_rhat
 from iclkit.errors import UserError
 from iclkit.threads import one_thread, small
@@ -49,7 +49,9 @@ def energy_and_gradient(
     Raises:
         UserError: Not one energy for each point, or none that can be differentiated.
     """
-    with torch.inference_mode(False), torch.enable_grad():
+    if transforming():
+        return _transformed(energy, x)
+    with evaluating(energy, grad=True):
         # A copy: an inference tensor becomes an ordinary one, and the caller's flags stay as they are.
         x = x.detach().clone().requires_grad_()
         with one_thread(where=small(x[..., 0].numel(), x.device)):
@@ -61,6 +63,12 @@ def energy_and_gradient(
         if gradient is None:
             raise without_gradient()
     return value.detach(), gradient
+
+
+def _transformed(energy: Energy, x: Float[Tensor, "*B C d"]) -> tuple[Tensor, Tensor]:
+    """The same under torch.func's transforms, which know no `requires_grad_`; both can be differentiated on."""
+    value, pull_back = torch.func.vjp(energy, x)[:2]
+    return value, pull_back(torch.ones_like(value))[0]
 
 
 @dataclass(frozen=True)

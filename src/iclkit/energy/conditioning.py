@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from iclkit.ambient import neutral
 from iclkit.arrays import as_tensor
 from iclkit.energy.border import OwnEnergy
 from iclkit.energy.landscape import EnergyLandscape
@@ -37,8 +38,8 @@ def condition(
     """What `EnergyTransformer.condition` does; see there."""
     context = as_tensor(context, "the context")
     batch = _check(network, context, allow_longer)
-    # Outside inference mode: its tensors could not take part in the scores that are asked for later.
-    with torch.inference_mode(False), torch.no_grad():
+    # What is stored takes part in scores later, whatever mode holds now.
+    with neutral(grad=False):
         frozen = _frozen(network)
         weights = frozen.readout.weight
         points = within_reach(context.detach().to(weights).clone().view(batch or 1, *context.shape[-2:]))
@@ -46,7 +47,7 @@ def condition(
             encoded = frozen.encode(points)
         prefix = torch.tensor([points.shape[1]], device=weights.device)
         matrix = (
-            torch.as_tensor((network.base_std or _PUBLISHED_SCALE) if scale is None else scale)
+            as_tensor((network.base_std or _PUBLISHED_SCALE) if scale is None else scale, "scale")
             .to(weights)
             .clone()
         )
@@ -68,7 +69,7 @@ class _Conditioned(OwnEnergy):
 
     def __call__(self, x: Float[Tensor, "B M d"]) -> Float[Tensor, "B M"]:
         with one_thread(where=small(x.shape[0] * x.shape[1], x.device)):
-            return self._energies(x)
+            return self._energies(x.to(self.network.readout.weight)).to(x)
 
     def _energies(self, x: Float[Tensor, "B M d"]) -> Float[Tensor, "B M"]:
         chunk = max(1, _CHUNK // len(x))
@@ -107,9 +108,10 @@ def _frozen(network: EnergyTransformer) -> EnergyTransformer:
     """The network itself if nothing in it can be trained; else a copy whose weights training leaves alone.
 
     The context is encoded with the weights of this moment, so its landscape must keep them. And weights that
-    need no gradient leave nothing of theirs in the graphs of the samplers.
+    need no gradient leave nothing of theirs in the graphs of the samplers. Weights that were made in inference
+    mode could not take part in a score at all.
     """
-    if not network.training and not any(parameter.requires_grad for parameter in network.parameters()):
+    if not network.training and not any(p.requires_grad or p.is_inference() for p in network.parameters()):
         return network
     memo = {id(p): nn.Parameter(p.detach().clone(), requires_grad=False) for p in network.parameters()}
     return copy_with_hooks(network, memo).eval()

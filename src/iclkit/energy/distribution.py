@@ -10,7 +10,9 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.distributions import Distribution, constraints
 
+from iclkit.arrays import as_tensor
 from iclkit.energy.partition import LogPartition
+from iclkit.errors import UserError
 
 if TYPE_CHECKING:
     from iclkit.energy.landscape import EnergyLandscape
@@ -45,9 +47,21 @@ class LandscapeDistribution(Distribution):
         batch = torch.Size([] if landscape.batch is None else [landscape.batch])
         super().__init__(batch, torch.Size([landscape.dim]), validate_args=True)
 
-    def log_prob(self, value: Float[Tensor, "*S d"]) -> Float[Tensor, "*S"]:
-        """Log density in nats; `value` is [*sample, *batch, d] or broadcasts to it."""
-        self._validate_sample(value)
+    def log_prob(self, value: Float[Tensor, "*S d"] | Any) -> Float[Tensor, "*S"]:
+        """Log density in nats.
+
+        Args:
+            value: Points: a tensor, an array, a DataFrame or a list, [*sample, *batch, d] or what broadcasts to
+                it.
+
+        Raises:
+            UserError: Points of another shape, or NaN.
+        """
+        value = as_tensor(value, "points", allow="infinite")
+        batch = list(self.batch_shape)
+        if value.shape[-1:] != self.event_shape or not _broadcasts(value.shape[:-1], self.batch_shape):
+            accepted = ", ".join(["...", *map(str, batch), str(self.landscape.dim)])
+            raise UserError(f"points of this density are of shape [{accepted}], given {list(value.shape)}")
         if not self.batch_shape:
             return self._within(value, -self.landscape.energy(value)) - self.log_partition.estimate
         # A landscape has its contexts in front, a distribution right before the event.
@@ -75,3 +89,9 @@ class LandscapeDistribution(Distribution):
         flat = points.to(box.centre).reshape(len(box.centre), -1, self.landscape.dim)
         inside = box.contains(flat).view(points.shape[:-1])
         return torch.where(inside, log_density, -math.inf)
+
+
+def _broadcasts(shape: torch.Size, batch: torch.Size) -> bool:
+    """Whether the last axes of a shape are those of the batch, or would be after broadcasting."""
+    last = shape[-len(batch) :] if batch else ()
+    return all(given in (1, wanted) for given, wanted in zip(reversed(last), reversed(batch), strict=False))

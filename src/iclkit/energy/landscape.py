@@ -14,7 +14,7 @@ from iclkit.arrays import as_tensor
 from iclkit.energy import rejection
 from iclkit.energy.affine import Affine, check_affine
 from iclkit.energy.annealing import Annealed, anneal
-from iclkit.energy.border import check_energy
+from iclkit.energy.border import check_energy, evaluating
 from iclkit.energy.box import STRETCHED_SCALE, Box, Stretched
 from iclkit.energy.chains import Chains, Energy, Sampler, energy_and_gradient
 from iclkit.energy.distribution import LandscapeDistribution
@@ -40,7 +40,8 @@ class EnergyLandscape:
             unbatched. A function of each point alone, which is checked at a few points.
         dim: Dimension of the points (d).
         batch: Number of contexts (B), or None for a single, unbatched one.
-        centre: Where the mass is, [d] or [B, d]. Its dtype and device are the landscape's.
+        centre: Where the mass is, [d] or [B, d]. Its dtype (float32 for half precision) and device are the
+            landscape's.
         scale: How far it spreads, [d, d] or [B, d, d]: a matrix A such that most mass lies where
             |A^-1 (x - centre)| < 4. Quadrature integrates over the box of 6, samplers use it as preconditioner.
         anchors: Points near which narrow modes may sit (the context), [n, d] or [B, n, d]; quadrature looks
@@ -63,6 +64,8 @@ class EnergyLandscape:
         self.dim, self.batch = dim, batch
         count = 1 if batch is None else batch
         centre, scale = as_tensor(centre, "centre"), as_tensor(scale, "scale")
+        if centre.dtype.itemsize < 4:
+            centre = centre.float()  # nobody can solve, integrate or sample in half precision
         anchors = None if anchors is None else as_tensor(anchors, "anchors")
         for name, value, axes in (("centre", centre, 1), ("scale", scale, 2), ("anchors", anchors, 2)):
             if value is None:
@@ -73,9 +76,10 @@ class EnergyLandscape:
                     f"{name} of a landscape (dim {dim}, batch {batch}) cannot be of shape {list(value.shape)}"
                 )
         self._energy = energy
-        self._centre = centre.detach().expand(count, dim)
-        self._scale = scale.detach().to(centre).expand(count, dim, dim)
-        self._anchors = None if anchors is None else anchors.detach().to(centre).expand(count, -1, dim)
+        with torch.inference_mode(False):
+            self._centre = centre.detach().expand(count, dim)
+            self._scale = scale.detach().to(centre).expand(count, dim, dim)
+            self._anchors = None if anchors is None else anchors.detach().to(centre).expand(count, -1, dim)
         check_affine(self._scale, "scale of a landscape")
         check_energy(energy, self._centre[:, None], self._scale)
         self._quadratures: dict[tuple[float, int], Quadrature] = {}
@@ -93,16 +97,17 @@ class EnergyLandscape:
         """How far it spreads."""
         return self._out(self._scale)
 
-    def energy(self, points: Float[Tensor, "*B d"]) -> Float[Tensor, "*B"]:
+    def energy(self, points: Float[Tensor, "*B d"] | Any) -> Float[Tensor, "*B"]:
         """Energies of points, in nats up to the landscape's unknown constant log Z.
 
         Args:
             points: [..., d], or [B, ..., d] if the landscape is batched; converted to its dtype.
         """
         flat, shape = self._flatten(points)
-        return self._energy(flat).reshape(shape)
+        with evaluating(self._energy):
+            return self._energy(flat).reshape(shape)
 
-    def score(self, points: Float[Tensor, "*B d"]) -> Float[Tensor, "*B d"]:
+    def score(self, points: Float[Tensor, "*B d"] | Any) -> Float[Tensor, "*B d"]:
         """The score grad log p = -grad E at points; shapes as in `energy`."""
         flat, shape = self._flatten(points)
         return -energy_and_gradient(self._energy, flat)[1].reshape(*shape, self.dim)
@@ -245,15 +250,16 @@ class EnergyLandscape:
             shift: Likewise.
         """
         count = len(self._centre)
-        matrix = as_tensor(matrix, "matrix").detach().to(self._centre)
-        shift = as_tensor(shift, "shift").detach().to(self._centre)
-        check_affine(matrix, "matrix", shift, self.dim, count)
-        moved = Affine(self._energy, matrix.expand(count, self.dim, self.dim), shift.expand(count, self.dim))
-        anchors = None if self._anchors is None else self._out(moved.forward(self._anchors))
-        centre = self._out(moved.forward(self._centre[:, None])[:, 0])
-        return EnergyLandscape(
-            moved, self.dim, self.batch, centre, self._out(moved.matrix @ self._scale), anchors
-        )
+        with evaluating(self._energy, grad=False):
+            matrix = as_tensor(matrix, "matrix").detach().to(self._centre)
+            shift = as_tensor(shift, "shift").detach().to(self._centre)
+            check_affine(matrix, "matrix", shift, self.dim, count)
+            matrix, shift = matrix.expand(count, self.dim, self.dim), shift.expand(count, self.dim)
+            moved = Affine(self._energy, matrix, shift)
+            anchors = None if self._anchors is None else self._out(moved.forward(self._anchors))
+            centre = self._out(moved.forward(self._centre[:, None])[:, 0])
+            scale = self._out(moved.matrix @ self._scale)
+        return EnergyLandscape(moved, self.dim, self.batch, centre, scale, anchors)
 
     def box(self) -> Float[Tensor, "*B"]:
         """Half-width, in units of `scale`, of the box that `truncate` restricts to."""
@@ -264,7 +270,8 @@ class EnergyLandscape:
 
     def _probe(self) -> Tails:
         if self._tails is None:
-            self._tails = probe(self._energy, self._centre, self._scale, self._box().half_width)
+            with evaluating(self._energy, grad=False):
+                self._tails = probe(self._energy, self._centre, self._scale, self._box().half_width)
         return self._tails
 
     def _within_box(self) -> LogPartition:
@@ -276,34 +283,33 @@ class EnergyLandscape:
     def _stretch(self) -> EnergyLandscape:
         """The box drawn out over the whole space (see `Box.stretch`): the landscape of t, batched."""
         if self._stretched is None:
-            box, count = self._box(), len(self._centre)
-            anchors = None if self._anchors is None else box.unstretch(self._anchors)
-            self._stretched = EnergyLandscape(
-                Stretched(self._energy, box),
-                self.dim,
-                count,
-                torch.zeros_like(self._centre),
-                STRETCHED_SCALE * torch.eye(self.dim).to(self._centre),
-                anchors,
-            )
+            with evaluating(self._energy, grad=False):
+                box, zeros = self._box(), torch.zeros_like(self._centre)
+                anchors = None if self._anchors is None else box.unstretch(self._anchors)
+                scale = STRETCHED_SCALE * torch.eye(self.dim).to(zeros)
+                energy = Stretched(self._energy, box)
+                self._stretched = EnergyLandscape(energy, self.dim, len(zeros), zeros, scale, anchors)
         return self._stretched
 
     def _integrate(self, tolerance: float = 1e-3, max_evaluations: int = 500_000) -> Quadrature:
         key = (tolerance, max_evaluations)
         if key not in self._quadratures:
-            self._quadratures[key] = integrate(
-                self._energy, self._centre, self._scale, self._anchors, tolerance, max_evaluations
-            )
+            with evaluating(self._energy, grad=False):
+                self._quadratures[key] = integrate(
+                    self._energy, self._centre, self._scale, self._anchors, tolerance, max_evaluations
+                )
         return self._quadratures[key]
 
     def _anneal(self, generator: torch.Generator | None = None) -> Annealed:
         if self._annealed is None:
             generator = generator or torch.Generator(self._centre.device).manual_seed(0)
-            self._annealed = anneal(self._energy, self._centre, self._scale, generator)
+            with evaluating(self._energy, grad=False):
+                self._annealed = anneal(self._energy, self._centre, self._scale, generator)
         return self._annealed
 
     def _independent(self, size: int, generator: torch.Generator | None) -> Chains:
-        return rejection.draw(self._energy, self._centre, self._scale, self._integrate(), size, generator)
+        with evaluating(self._energy, grad=False):
+            return rejection.draw(self._energy, self._centre, self._scale, self._integrate(), size, generator)
 
     def _sample_within_box(self, size: int, generator: torch.Generator | None) -> Float[Tensor, "*B S d"]:
         if self.dim <= QUADRATURE_DIMS:

@@ -16,6 +16,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from iclkit.energy.adaptation import DualAveraging
+from iclkit.energy.border import evaluated
 from iclkit.energy.chains import (
     Chains,
     Energy,
@@ -115,6 +116,7 @@ class Langevin(Sampler):
         value, gradient = energy_and_gradient(energy, x)
         return State(x, value, gradient), Info(torch.ones_like(value))
 
+    @evaluated
     def run(self, energy, start, generator=None, scale=None):
         # Without acceptance no step needs the energy it arrives at: one gradient a step, none after the last.
         # The energy of a mini-batch will do: its noise adds to the chain's own.
@@ -177,6 +179,7 @@ class Adjusted(Sampler):
     def first_step_size(self, dim: int) -> float:
         """A step size that suits N(0, I) at this temperature."""
 
+    @evaluated
     def run(self, energy, start, generator=None, scale=None):
         start, scale = self.check(energy, start, scale)
         state = self.init(energy, start)

@@ -27,7 +27,7 @@ class FittedLearner(DensityLearner):
     def predictives(
         self, x: Float[Tensor, "B N d"], prefixes: Sequence[int] | None = None
     ) -> MixturePredictive:
-        lengths = self._check(x, range(2, x.shape[1] + 1) if prefixes is None else prefixes)
+        x, lengths = self._given(x, prefixes, first=2)
         if min(lengths) < 2:
             raise UserError(
                 f"{type(self).__name__} needs contexts of at least 2 points, given prefix {min(lengths)}; "
@@ -263,7 +263,8 @@ class DirichletMixtureLearner(FittedLearner):
         for points in z.detach().cpu().double().numpy():
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", ConvergenceWarning)
-                found.append(clone(mixture).fit(points))
+                fresh: Any = clone(mixture)
+                found.append(fresh.fit(points))
         return _components(found, most, z)
 
 

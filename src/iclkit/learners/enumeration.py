@@ -43,7 +43,8 @@ class EnumerationBayes(DensityLearner):
     def predictives(
         self, x: Float[Tensor, "B N d"], prefixes: Sequence[int] | None = None
     ) -> MixturePredictive:
-        parts = [self._predictive(x[:, :n]) for n in self._check(x, prefixes)]
+        x, lengths = self._given(x, prefixes)
+        parts = [self._predictive(x[:, :n]) for n in lengths]
         log_weights, means, whiten, dof = zip(*parts, strict=True)
         return MixturePredictive(
             stack_components(log_weights, -math.inf),

@@ -94,7 +94,7 @@ class LatentSMC(DensityLearner):
         return self.task.dim
 
     def predictives(self, x: Float[Tensor, "B N d"], prefixes: Sequence[int] | None = None) -> IslandPredictive:
-        lengths = self._check(x, prefixes)
+        x, lengths = self._given(x, prefixes)
         wanted = set(lengths)
         kept = {}
         for seen, cloud in enumerate(self._run(x[:, : max(lengths)])):
@@ -119,7 +119,7 @@ class LatentSMC(DensityLearner):
         self, x: Float[Tensor, "B N d"]
     ) -> tuple[Float[Tensor, "B N"], Float[Tensor, "B N"]]:
         """`log_prob`, and its estimated Monte Carlo error: half the difference between the two runs."""
-        self._check(x, None)
+        x, _ = self._given(x, None)
         steps = [(cloud.log_density, cloud.log_evidence) for cloud in self._run(x)]
         if len(steps) == 1:
             return x.new_zeros(x.shape[:2]), x.new_zeros(x.shape[:2])

@@ -51,7 +51,7 @@ class MixtureFilter(DensityLearner):
     def predictives(
         self, x: Float[Tensor, "B N d"], prefixes: Sequence[int] | None = None
     ) -> MixturePredictive:
-        lengths = self._check(x, prefixes)
+        x, lengths = self._given(x, prefixes)
         wanted = set(lengths)
         kept: dict[int, tuple[Tensor, Density]] = {}
         for step in self._steps(x[:, : max(lengths)]):
@@ -82,7 +82,7 @@ class MixtureFilter(DensityLearner):
         Raises:
             UserError: Points of another dimension, or a prefix that is not in 0..N.
         """
-        lengths = self._check(x, prefixes)
+        x, lengths = self._given(x, prefixes)
         wanted = set(lengths)
         kept: dict[int, tuple[Tensor, Tensor]] = {}
         for step in self._steps(x[:, : max(lengths)]):
@@ -96,7 +96,7 @@ class MixtureFilter(DensityLearner):
 
     def log_prob(self, x: Float[Tensor, "B N d"]) -> Float[Tensor, "B N"]:
         # The filter's own normalising constants: the same numbers as through `predictives`, for nothing.
-        self._check(x, None)
+        x, _ = self._given(x, None)
         evidence = [step.log_evidence for step in self._steps(x)][1:]
         return torch.stack(evidence, 1) if evidence else x.new_zeros(x.shape[:2])
 

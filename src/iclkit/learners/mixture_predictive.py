@@ -5,11 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from iclkit.arrays import as_tensor
 from iclkit.learners.base import Predictive
 
 # Densities evaluated at once: 2 MB in float32, so that the handful of passes over them stays in cache.
@@ -38,7 +40,8 @@ class MixturePredictive(Predictive):
         """Whether every component has one scale for all axes."""
         return self.whiten.ndim == self.log_weights.ndim
 
-    def log_prob(self, candidates: Float[Tensor, "B P K d"]) -> Float[Tensor, "B P K"]:
+    def log_prob(self, candidates: Float[Tensor, "B P K d"] | Any) -> Float[Tensor, "B P K"]:
+        candidates = as_tensor(candidates, "candidates", allow="infinite")
         batch, prefixes, count, dim = candidates.shape
         if not candidates.numel():
             return candidates.new_zeros(batch, prefixes, count)

@@ -5,11 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from iclkit.arrays import as_tensor
 from iclkit.learners.base import DensityLearner, Predictive
 from iclkit.tasks import FinitePool, Mixtures
 from iclkit.tasks.mixtures import CHUNK
@@ -27,7 +29,8 @@ class PoolPredictive(Predictive):
     log_posterior: Float[Tensor, "B P M"]
     laws: Mixtures
 
-    def log_prob(self, candidates: Float[Tensor, "B P K d"]) -> Float[Tensor, "B P K"]:
+    def log_prob(self, candidates: Float[Tensor, "B P K d"] | Any) -> Float[Tensor, "B P K"]:
+        candidates = as_tensor(candidates, "candidates", allow="infinite")
         total = candidates.new_full(candidates.shape[:3], -math.inf)
         for members, scored in _scored(self.laws, candidates):
             weighted = scored + self.log_posterior[..., members].movedim(-1, 0)[..., None]
@@ -58,12 +61,12 @@ class PoolBayes(DensityLearner):
         return self.pool.dim
 
     def predictives(self, x: Float[Tensor, "B N d"], prefixes: Sequence[int] | None = None) -> PoolPredictive:
-        lengths = self._check(x, prefixes)
+        x, lengths = self._given(x, prefixes)
         joint = self._joint(x[:, : max(lengths)])
         return PoolPredictive(joint[:, lengths].log_softmax(-1), self.pool.laws.to(x))
 
     def log_prob(self, x: Float[Tensor, "B N d"]) -> Float[Tensor, "B N"]:
-        self._check(x, None)
+        x, _ = self._given(x, None)
         return torch.logsumexp(self._joint(x), -1).diff(dim=1)
 
     def _joint(self, x: Float[Tensor, "B N d"]) -> Float[Tensor, "B N_plus_1 M"]:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from iclkit.ambient import neutral
+from iclkit.arrays import as_tensor
 from iclkit.energy.border import OwnEnergy
 from iclkit.energy.landscape import EnergyLandscape
 from iclkit.energy.network import EnergyTransformer
@@ -71,11 +73,13 @@ class EnergyDensity(DensityLearner):
         """The longest context that the network was trained on."""
         return self.network.max_points
 
-    def condition(self, context: Float[Tensor, "*B n d"], *, allow_longer: bool = False) -> EnergyLandscape:
+    def condition(
+        self, context: Float[Tensor, "*B n d"] | Any, *, allow_longer: bool = False
+    ) -> EnergyLandscape:
         """The energy landscape of a context, or of a batch of contexts, in the data's units.
 
         Args:
-            context: [n, d] or [B, n, d]; n may be 0.
+            context: [n, d] or [B, n, d]: an array, a DataFrame, a list or a tensor; n may be 0.
             allow_longer: Accept a context longer than `limit`, with a warning.
 
         Returns:
@@ -85,13 +89,12 @@ class EnergyDensity(DensityLearner):
             UserError: A context of another dimension, too long, not finite, or, if standardised, with a column
                 that is constant.
         """
+        context = as_tensor(context, "the context")
         if context.ndim not in (2, 3) or context.shape[-1] != self.dim:
             raise UserError(
                 f"the context must have shape [n, {self.dim}] or [batch, n, {self.dim}], "
                 f"given {list(context.shape)}"
             )
-        if not context.isfinite().all():
-            raise UserError("the context holds NaN or infinite values; remove those rows")
         self._check_length(context.shape[-2], allow_longer)
         return self._landscape(context, constant="refuse")
 
@@ -112,7 +115,7 @@ class EnergyDensity(DensityLearner):
         Raises:
             UserError: Points of another dimension, a prefix that is not in 0..N, or one that is too long.
         """
-        chosen = self._check(x, prefixes)
+        x, chosen = self._given(x, prefixes)
         self._check_length(max(chosen), allow_longer)
         return EnergyPredictive(self, x, chosen)
 
@@ -134,8 +137,9 @@ class EnergyDensity(DensityLearner):
         self, context: Float[Tensor, "*B n d"], constant: Literal["refuse", "keep"]
     ) -> EnergyLandscape:
         """The landscape of contexts that have been checked."""
-        with one_thread(where=small(context[..., 0].numel(), context.device)):
-            return self._made(context, constant)
+        # What is stored takes part in scores later, whatever mode holds now.
+        with neutral(grad=False), one_thread(where=small(context[..., 0].numel(), context.device)):
+            return self._made(context.detach(), constant)
 
     def _made(self, context: Float[Tensor, "*B n d"], constant: Literal["refuse", "keep"]) -> EnergyLandscape:
         dtype = self.network.readout.weight.dtype
@@ -244,6 +248,7 @@ class EnergyPredictive(Predictive):
 
     def energy(self, candidates: Float[Tensor, "B P K d"]) -> Float[Tensor, "B P K"]:
         """Energies in the data's units, not normalised: the log density is their negative minus log Z."""
+        candidates = as_tensor(candidates, "candidates", allow="infinite")
         columns = [self._landscape(n).energy(candidates[:, p]) for p, n in enumerate(self._prefixes)]
         return torch.stack(columns, 1).to(self._x)
 
@@ -258,7 +263,8 @@ class EnergyPredictive(Predictive):
             max(part.evaluations for part in found),
         )
 
-    def log_prob(self, candidates: Float[Tensor, "B P K d"]) -> Float[Tensor, "B P K"]:
+    def log_prob(self, candidates: Float[Tensor, "B P K d"] | Any) -> Float[Tensor, "B P K"]:
+        candidates = as_tensor(candidates, "candidates", allow="infinite")
         columns = []
         for p, n in enumerate(self._prefixes):
             # Energy and constant of one prefix together: its landscape may not be kept.

@@ -12,6 +12,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from iclkit.arrays import transforming
 from iclkit.networks.config import BlockConfig
 from iclkit.networks.hooks import HookPoint
 from iclkit.networks.masks import Mask
@@ -96,8 +97,8 @@ class Attention(nn.Module):
 
     @property
     def fused(self) -> bool:
-        """Whether the weights need not be known one by one."""
-        return self.fusible and not (self.pattern.listening or self.scores.listening)
+        """Whether the weights need not be known one by one, and kernels that torch.func lacks will do."""
+        return self.fusible and not transforming() and not (self.pattern.listening or self.scores.listening)
 
     def forward(
         self, x: Float[Tensor, "B T W"], mask: Mask, rows: slice | None = None

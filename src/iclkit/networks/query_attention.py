@@ -55,7 +55,12 @@ def fusible(x: Tensor) -> bool:
 
 def hiding_bias(hidden: Bool[Tensor, "*S Q N"], dtype: torch.dtype) -> Float[Tensor, "*S Q N"]:
     """What the kernel adds to the logits, so that hidden keys get no weight."""
-    return torch.zeros(hidden.shape, dtype=dtype).masked_fill_(hidden, HIDDEN)
+    return hidden.new_zeros(hidden.shape, dtype=dtype).masked_fill_(hidden, hiding(dtype))
+
+
+def hiding(dtype: torch.dtype) -> float:
+    """`HIDDEN`, or what hides as well in half precision, whose numbers end at 65504; a score may be added."""
+    return max(HIDDEN, torch.finfo(dtype).min / 2)
 
 
 def reference(

@@ -16,7 +16,7 @@ from jaxtyping import Bool, Float, Shaped
 from torch import Tensor
 from torch.nn import functional as F
 
-from iclkit.networks.query_attention import HIDDEN
+from iclkit.networks.query_attention import hiding
 
 # So many units in the last place.
 _ROUNDING = 32
@@ -55,7 +55,7 @@ class Softmax(Weighting):
         return q / math.sqrt(q.shape[-1]), k
 
     def weights(self, scores, hidden, counts):
-        return torch.softmax(scores.masked_fill(hidden, HIDDEN), -1).masked_fill(hidden, 0.0)
+        return torch.softmax(scores.masked_fill(hidden, hiding(scores.dtype)), -1).masked_fill(hidden, 0.0)
 
 
 class Gaussian(Softmax):

@@ -21,6 +21,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from iclkit.arrays import transforming
 from iclkit.networks.hooks import HookPoint
 from iclkit.networks.masks import Mask
 from iclkit.networks.products import linear, weight_gradient
@@ -87,6 +88,7 @@ def written(block: Block, x: Float[Tensor, "B T W"], mask: Mask) -> bool:
         and not mask.blind
         and not torch.is_autocast_enabled("cpu")
         and not torch.compiler.is_compiling()
+        and not transforming()
         and _plain(block)
     )
 
