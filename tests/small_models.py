@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from iclkit.regression.objectives import MixtureLikelihood, SquaredError
-from iclkit.tasks import GaussianMixtures, LinearRegression
+from iclkit.tasks import GaussianMixtures, LinearRegression, RegressionTask
 from iclkit.training import EnergyConfig, recipe_named
 from iclkit.training.models import save_model
 from iclkit.training.network_config import RegressorConfig
@@ -70,6 +70,7 @@ def save_small_regressor(
     name: str = "small",
     readout: float = 0.0,
     components: int = 2,
+    task: RegressionTask | None = None,
     **changes: Any,
 ) -> Path:
     """Write a model folder of a regressor that says a mixture of two Gaussians, with random weights.
@@ -80,6 +81,7 @@ def save_small_regressor(
         name: Name of the model.
         readout: Scale of the last layer's random weights. At 0 the network says `SAID`.
         components: Components of the mixture; 0 for a number.
+        task: What it was trained on; linear regression if None.
         changes: Other fields of the recipe.
     """
     network = RegressorConfig(
@@ -96,7 +98,7 @@ def save_small_regressor(
     recipe = dataclasses.replace(
         recipe_named("general"),
         name=name,
-        task=LinearRegression(dim=dim),
+        task=LinearRegression(dim=dim) if task is None else task,
         objective=MixtureLikelihood(units="context") if components else SquaredError(),
         network=network,
         points=LIMIT + 1,

@@ -430,3 +430,23 @@ def test_quantiles_are_a_number_or_a_list_of_numbers() -> None:
         fitted.predict_quantiles(x[:3], [[0.1, 0.5], [0.5, 0.9]])  # pyright: ignore[reportArgumentType]
     with pytest.raises(UserError, match="quantiles must be finite, given NaN"):
         fitted.predict_quantiles(x[:3], [0.1, np.nan])
+
+
+@pytest.mark.parametrize("kind", ["array", "objects", "list", "series", "bytes"])
+def test_labels_are_told_from_numbers(kind: str) -> None:
+
+    labels = np.array(["no", "yes"] * 5)
+    given: Any = {
+        "array": labels,
+        "objects": labels.astype(object),
+        "list": labels.tolist(),
+        "series": pandas.Series(labels),
+        "bytes": labels.astype("S"),
+    }[kind]
+    rows = np.random.default_rng(0).normal(size=(10, 2))
+    with pytest.raises(UserError, match=r"^y must hold numbers, given b?'no'; regression predicts numbers"):
+        InContextRegression().fit(rows, given)
+    table = pandas.DataFrame({"a": rows[:, 0], "b": given})
+    for fit in (lambda: InContextRegression().fit(table, rows[:, 0]), lambda: InContextDensity().fit(table)):
+        with pytest.raises(UserError, match=r"^X must hold numbers, given b?'no'; encode columns of text"):
+            fit()

@@ -117,7 +117,7 @@ def test_mistakes_are_told_in_one_line(tmp_path: Path, capsys: pytest.CaptureFix
         ([str(model), "--out", str(tmp_path / "taken")], "is not empty"),
         ([str(model), "--rats", "1"], "did you mean '--rate'"),
         ([str(sequences), "--task", "linear"], "--task is for models of regression"),
-        ([str(sequences), "--demonstrations", "30"], "half the vocabulary"),
+        ([str(sequences), "--demonstrations", "30"], "takes up to 16 demonstrations, given 30"),
         ([str(sequences), "--data", str(empty)], "holds no episodes"),
         (["nonsense"], "nonsense"),
     ]:

@@ -14,6 +14,7 @@ from iclkit.energy.network import EnergyTransformer
 from iclkit.errors import UserError
 from iclkit.networks import WEIGHTINGS, BlockConfig, Mask, Transformer
 from iclkit.networks.query_attention import query_attention, reference
+from iclkit.regression import InContextRegressor
 
 # Rounding of a few layers of sums, with energies of order one: 2^-24 and 2^-53 times some tens.
 TOLERANCE = {torch.float32: 1e-5, torch.float64: 1e-12}
@@ -373,3 +374,22 @@ def test_queries_in_a_sequence_of_their_own_mask_equal_queries_against_memory(na
 def test_sizes_that_cannot_be_built_are_refused(arguments: dict, message: str) -> None:
     with pytest.raises(UserError, match=message):
         network(**arguments)
+
+
+@pytest.mark.parametrize("tokens", ["joined", "interleaved"])
+def test_learned_positions_reach_as_far_as_they_say(tokens: str) -> None:
+    arguments = {"dim": 2, "width": 8, "layers": 1, "heads": 1, "max_points": 4, "positions": "learned"}
+    pairs = InContextRegressor(**arguments, tokens=tokens)
+    points = EnergyTransformer(**arguments)
+    x = torch.zeros(1, 8, 2)
+    assert pairs(x[:, :5], x[:, :5, 0]).shape == (1, 5, 1)
+    assert points(x[:, :5]).shape == (1, 5)
+    for n in (6, 7):
+        with pytest.raises(UserError, match=f"{n - 1} pairs is too long"):
+            pairs(x[:, :n], x[:, :n, 0])
+        with pytest.raises(UserError, match=f"{n} points are too many"):
+            points(x[:, :n])
+        with pytest.raises(UserError, match=f"{n} pairs is too long"):
+            pairs.queries(x[:, :n], x[:, :n, 0], x[:, :1, None], torch.tensor([n]))
+    with pytest.raises(UserError, match="6 points are too many"):
+        points.query(points.encode(x[:, :5]), x[:, :1, None], torch.tensor([5]))

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from iclkit import cli
 from iclkit.analysis import real_regression
 from iclkit.analysis.fitted_regressors import FITTED, fit_predict
+from iclkit.cli.actions import too_many_rows
 from iclkit.conditioned_regression import ConditionedRegression
 from iclkit.errors import UserError
 from iclkit.learners.trained_regression import TrainedProbabilisticRegressor
@@ -350,7 +351,15 @@ MISTAKES = {
         "regress predict long.npy --target 1",
         "general was trained on contexts of up to 16: draw some",
     ),
-    "far too long": ("regress predict far.npy --target 1 --orders 2", "at most 2,048 are accepted"),
+    "far too long": (
+        "regress predict far.npy --target 1 --orders 2",
+        "draw some at random by --subsample 16",
+    ),
+    "far too long at once": ("regress predict far.npy --target 1", "draw some at random by --subsample 16"),
+    "longer": (
+        "regress predict longer.npy --target 1",
+        "by --orders 8, or go on with up to 2,048 by --allow-longer",
+    ),
     "too long to leave out": ("regress predict longer.npy --target 1 --allow-longer", "leaving one out"),
     "points of other names": ("regress predict good.csv --target y --points nan.csv", "no column 'height'"),
     "points too few": (
@@ -375,6 +384,16 @@ MISTAKES = {
     "evaluated numbers": ("evaluate --model numbers", "numbers predicts numbers and no densities"),
     "evaluated too long": ("evaluate --model general --sizes 32", "context sizes must lie in 8..16"),
 }
+
+
+def test_advice_for_many_rows_is_what_helps_with_so_many() -> None:
+    """Neither orders nor a longer context take more rows than the longest context of all."""
+    head = "m was trained on contexts of up to 16: draw some at random by --subsample 16"
+    longer = "go on with up to 2,048 by --allow-longer"
+    advice = too_many_rows("m", 16, 2048, orders=True)
+    assert advice(2048) == f"{head}, average over such draws by --orders 8, or {longer}"
+    assert advice(2049) == head
+    assert too_many_rows("m", 16, 2048)(17) == f"{head}, or {longer}"
 
 
 @pytest.mark.parametrize("mistake", MISTAKES)

@@ -63,7 +63,8 @@ def unknown(kind: str, name: str, accepted: Iterable[str]) -> UserError:
     listed = ", ".join(map(short, names[:_LISTED]))
     listed += f" and {len(names) - _LISTED} more" if len(names) > _LISTED else ""
     # Names from files may be many and long; a comparison takes time with both.
-    compared = [other for other in names[:_COMPARED] if len(other) <= _SHORT]
-    near = difflib.get_close_matches(name, compared, n=1, cutoff=0.4) if len(name) <= _SHORT else []
-    hint = f"; did you mean {near[0]!r}?" if near else ""
+    # Capitals are no difference, and names with less than half in common no guess.
+    compared = {other.lower(): other for other in names[:_COMPARED] if len(other) <= _SHORT}
+    near = difflib.get_close_matches(name.lower(), compared, n=1, cutoff=0.5) if len(name) <= _SHORT else []
+    hint = f"; did you mean {compared[near[0]]!r}?" if near else ""
     return UserError(f"unknown {kind} {short(name)!r}{hint} (accepted: {listed})")

@@ -23,6 +23,8 @@ from iclkit.tasks import RegressionTask
 
 # Episodes on which it is checked that a network does not see its answers.
 _FEW = 64
+# Networks on a line: more show nothing that these do not.
+_MOST_STEPS = 10_000
 
 
 @dataclass(frozen=True)
@@ -183,8 +185,8 @@ def interpolate(
 
     Source: von Oswald et al. (2022), figure 2 and appendix A.
     """
-    if steps < 2:
-        raise UserError(f"steps must be at least 2, both ends of the line, given {steps}")
+    if not 2 <= steps <= _MOST_STEPS:
+        raise UserError(f"steps must lie in 2..{_MOST_STEPS}, both ends of the line among them, given {steps}")
     if episodes < 1:
         raise UserError(f"episodes must be at least 1, given {episodes}")
     for network in (_network(a), _network(b)):

@@ -21,6 +21,8 @@ from iclkit.tasks import Functions, RegressionTask
 _AT_ONCE = 256
 # Episodes on which it is checked that a learner does not see its answers.
 _FEW = 64
+# Exact learners hold a matrix of inputs by inputs after every prefix: 8 GB in double precision.
+_MOST = 10**9
 
 
 @dataclass(frozen=True)
@@ -97,6 +99,11 @@ def check_asked(task: RegressionTask, points: int, episodes: int) -> None:
         raise UserError(
             "points must be at least 1 and episodes at least 2, in whole numbers, "
             f"given {points} and {episodes}"
+        )
+    if episodes * points * task.dim**2 > _MOST:
+        raise UserError(
+            f"episodes · points · dim² must be at most {_MOST:.0e}, given {episodes}, {points} and {task.dim}; "
+            "make one of them smaller"
         )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import difflib
 import importlib
 import os
 import sys
@@ -12,7 +13,7 @@ from collections.abc import Iterator, Sequence
 
 from iclkit import __version__
 from iclkit.cli.streams import flush_output, occupy_descriptors, tell, usable_streams
-from iclkit.errors import UserError, unknown
+from iclkit.errors import UserError, short, unknown
 
 # Every command: the module whose `run(argv)` carries it out, and what it does. One line for a new one.
 COMMANDS = {
@@ -135,6 +136,9 @@ def _dispatch(argv: list[str]) -> int:
         print(f"iclkit {__version__}")
         return 0
     if name.startswith("-"):
+        meant = difflib.get_close_matches(name.strip("-"), COMMANDS, n=1, cutoff=0.7)
+        if meant:
+            raise UserError(f"unknown option {short(name)!r}; a command has no hyphens: iclkit {meant[0]}")
         raise unknown("option", name, ["--help", "--version"])
     if name not in COMMANDS:
         raise unknown("command", name, COMMANDS)

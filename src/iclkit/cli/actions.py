@@ -105,6 +105,27 @@ class _DataParser(Parser):
         return [last, *argv[: listed[-1]], *argv[listed[-1] + 1 :]]
 
 
+def too_many_rows(name: str, limit: int, longer: int, orders: bool = False) -> Callable[[int], str]:
+    """What to do about a context of more rows than are accepted: only what helps with so many.
+
+    Args:
+        name: The model.
+        limit: The longest context that it was trained on.
+        longer: The longest that it takes at all.
+        orders: Whether the command averages over orders, which takes up to `longer` rows too.
+    """
+
+    def advice(rows: int) -> str:
+        ways = [f"draw some at random by --subsample {limit}"]
+        if rows <= longer:
+            ways += ["average over such draws by --orders 8"] if orders else []
+            ways += [f"go on with up to {longer:,} by --allow-longer"]
+        head = f"{name} was trained on contexts of up to {limit}: "
+        return head + ", ".join(ways[:-1]) + (", or " if len(ways) > 1 else "") + ways[-1]
+
+    return advice
+
+
 def check_data(given: argparse.Namespace) -> None:
     """Refuse what can be refused before the seconds that loading torch takes."""
     if given.data != STANDARD_INPUT and not given.data.exists():
@@ -115,4 +136,5 @@ def check_data(given: argparse.Namespace) -> None:
 def check_picture(out: Path) -> None:
     """Refuse a picture of unknown kind."""
     if out.suffix.lower() not in PICTURES:
-        raise unknown("kind of picture", out.suffix, PICTURES)
+        said = f"unknown kind of picture {out.suffix!r}" if out.suffix else "a picture's name says its kind"
+        raise UserError(f"{said}: {out} must end in {', '.join(PICTURES[:-1])} or {PICTURES[-1]}")

@@ -18,6 +18,7 @@ from iclkit.cli.actions import (
     check_picture,
     data_parser,
     dispatch,
+    too_many_rows,
 )
 from iclkit.cli.parser import Parser
 from iclkit.data import Table
@@ -158,8 +159,7 @@ def _condition(given: argparse.Namespace) -> tuple[Table, ConditionedDensity]:
         seed=given.seed,
         delimiter=given.delimiter,
         header=given.header,
-        advice=f"{learner.name} was trained on contexts of up to {limit}: draw some at random by --subsample "
-        f"{limit}, or go on with up to {longer:,} by --allow-longer",
+        advice=too_many_rows(learner.name, limit, longer),
     )
     return table, ConditionedDensity(
         learner, table.values, table.names, given.allow_longer, transforms=given.transforms

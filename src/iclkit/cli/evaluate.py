@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from iclkit.cli.parser import Parser
+from iclkit.cli.parser import Parser, check_seed
 from iclkit.errors import UserError
 
 _MODEL = "energy-2d"
+_MOST = {"splits": 10_000, "held_out": 1_000_000, "orders": 256}
 
 
 def run(argv: list[str]) -> None:
@@ -28,6 +29,12 @@ def run(argv: list[str]) -> None:
     parser.add_argument("--seed", type=int, help="seed of the splits (default: 0)")
     parser.add_argument("--orders", type=int, help="regression: orders of the context to average (default: 4)")
     given = parser.parse(argv)  # mistakes are told here, in one line
+    for name, most in _MOST.items():
+        value = getattr(given, name)
+        if value is not None and not 1 <= value <= most:
+            raise UserError(f"--{name.replace('_', '-')} must lie in 1..{most}, given {value}")
+    if given.seed is not None:
+        check_seed(given.seed)
 
     from iclkit.learners.trained_regression import TrainedRegressor
     from iclkit.training.models import load

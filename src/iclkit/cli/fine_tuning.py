@@ -178,7 +178,7 @@ def _from_regression(given: argparse.Namespace, learner: Any) -> _Case:
             f"the task has dimension {task.dim}, {given.model} takes {learner.network.dim}; give another "
             "--task or --dim"
         )
-    count = learner.network.max_points if given.demonstrations is None else given.demonstrations
+    count = _demonstrations(given, learner.network.max_points)
     generator = torch.Generator().manual_seed(given.seed)
     x, y = task.sample(given.episodes or _EPISODES, count + 1, generator)
     tolerance = _SHARE * float(y[:, -1].square().mean()) if given.tolerance is None else given.tolerance
@@ -208,7 +208,7 @@ def _from_sequences(given: argparse.Namespace, network: Any) -> _Case:
         title = f"{given.model} on {given.data}"
     else:
         most = min((network.max_length - 1) // 2, network.vocabulary // 2)
-        count = most if given.demonstrations is None else given.demonstrations
+        count = _demonstrations(given, most)
         generator = torch.Generator().manual_seed(given.seed)
         drawn = recall_episodes(network.vocabulary, given.episodes or _EPISODES, count, generator)
         prompts, choices = token_prompts(drawn)
@@ -217,6 +217,15 @@ def _from_sequences(given: argparse.Namespace, network: Any) -> _Case:
     asked.check(prompts)
     fresh = PromptedTokens(cast("TokenTransformer", untrained(network, given.seed)), choices)
     return _Case(asked, prompts, title, (fresh, prompts))
+
+
+def _demonstrations(given: argparse.Namespace, most: int) -> int:
+    """How many demonstrations an episode has: as many as the network takes, if nothing else is said."""
+    if given.demonstrations is None:
+        return most
+    if given.demonstrations > most:
+        raise UserError(f"{given.model} takes up to {most} demonstrations, given {given.demonstrations}")
+    return given.demonstrations
 
 
 def _write(folder: Path, head: str, found: FineTuningComparison) -> None:

@@ -29,8 +29,6 @@ def run(argv: list[str]) -> None:
     add_options(parser, episodes=4096)
     given = parser.parse(argv)
     check_options(given, "interpolate.csv")
-    if given.steps < 2:
-        raise UserError(f"--steps must be at least 2, both ends of the line, given {given.steps}")
 
     learner, task = model_and_task(given)
     from iclkit.analysis.counterparts import LIMIT, counterpart

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import difflib
 from collections.abc import Iterable, Sequence
 from typing import NoReturn
 
+from iclkit.cli.option_names import nearest
 from iclkit.errors import UserError
 
 
@@ -48,8 +48,10 @@ class Parser(argparse.ArgumentParser):
         for argument in argv:
             if argument == "--":
                 return
-            option = argument.partition("=")[0]
+            option, _, value = argument.partition("=")
+            if value == "--" and argument.startswith("--"):  # which argparse takes for the end of the options
+                raise UserError(f"{option} needs a value, given '--'")
             if argument.startswith("--") and option not in known:
-                near = difflib.get_close_matches(option, known, n=1)
-                hint = f"; did you mean {near[0]!r}?" if near else ""
+                near = nearest(option, known)
+                hint = f"; did you mean {near!r}?" if near else ""
                 raise UserError(f"unknown option {option!r}{hint} (see {self.prog} --help)")

@@ -19,6 +19,7 @@ from iclkit.cli.actions import (
     check_picture,
     data_parser,
     dispatch,
+    too_many_rows,
 )
 from iclkit.cli.parser import Parser
 from iclkit.data import Table
@@ -192,8 +193,7 @@ def _read(given: argparse.Namespace, learner: TrainedRegressor) -> Table:
         target=given.target,
         delimiter=given.delimiter,
         header=given.header,
-        advice=f"{learner.name} was trained on contexts of up to {limit}: draw some at random by --subsample "
-        f"{limit}, average over such draws by --orders 8, or go on with up to {longer:,} by --allow-longer",
+        advice=too_many_rows(learner.name, limit, longer, orders=True),
     )
     if len(table.names) == 1:
         raise UserError(f"{given.data} has no column beside the target {table.names[0]!r} to predict it from")

@@ -206,6 +206,8 @@ def _in_one_line(box: str) -> str:
             continue
         told.append(line)
     message = " ".join(told).strip().removeprefix("Error parsing ")
+    # The message names the field itself, or a whole recipe: "optimizer: optimizer.eps must ...", "Recipe: ...".
+    message = re.sub(r"^Recipe: |^(\w+): (?=\1\.)", "", message)
     return message or "a field was given a value that it does not take"
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from math import prod
+
 from iclkit.compiler.accuracy import LOOSE, TOLERANCE, check_accuracy
 from iclkit.compiler.exact import EXACT
 from iclkit.compiler.lowering import Plan, plan
@@ -13,6 +15,8 @@ from iclkit.compiler.weights import network
 from iclkit.errors import UserError
 from iclkit.regression import InContextRegressor
 
+# Eight bytes each, and once more while they are made.
+_MOST_WEIGHTS = 10**9
 SCALE, _LEAST = 1e-5, 1e-9
 """The scale s of products of the target "standard": their error is of order s², and rounding adds 1e-16/s; so
 least of all is lost near 1e-5, and below 1e-9 most is."""
@@ -56,6 +60,13 @@ def compile(
 def planned(program: Program, target: str = "exact") -> Plan:
     """What `compile` is going to make: blocks, and which rows hold what; raises as that."""
     shapes = validate(program, target)
+    # Each register takes as many rows as it has numbers, and a block four matrices of rows by rows or more.
+    rows = max(map(prod, shapes.values()))
+    if 4 * rows**2 > _MOST_WEIGHTS:
+        raise UserError(
+            f"{program.name} in {program.dim} dimensions has a register of {rows} numbers, which takes more "
+            f"than {_MOST_WEIGHTS:.0e} weights; give fewer dimensions"
+        )
     body = simple_body(program, shapes)
     ranges = divisor_ranges(program, shapes)
     if target == "exact":

@@ -113,8 +113,12 @@ def turned(value_out: Float[Tensor, "W W"]) -> Float[Tensor, "W W"]:
     return value_out
 
 
+# The largest sizes that weights are made for; a matrix of dim by dim must fit beside the others.
+_MOST = {"dim": 1024, "points": 2**20}
+
+
 def check_sizes(dim: int, points: int) -> None:
-    """Refuse dimensions and contexts below one.
+    """Refuse dimensions and contexts below one, or beyond what weights can be made for.
 
     Raises:
         UserError: One of them is.
@@ -122,6 +126,8 @@ def check_sizes(dim: int, points: int) -> None:
     for name, value in (("dim", dim), ("points", points)):
         if value < 1:
             raise UserError(f"{name} must be at least 1, given {value}")
+        if value > _MOST[name]:
+            raise UserError(f"{name} must be at most {_MOST[name]}, given {value}")
 
 
 def check_each(name: str, given: Rates, steps: int) -> list[float]:

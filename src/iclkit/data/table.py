@@ -6,7 +6,7 @@ Bad cells are named by line and column, both counted from 1. What is left out or
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -56,7 +56,7 @@ def read_table(
     like: Table | None = None,
     delimiter: str = "auto",
     header: str = "auto",
-    advice: str = "give a file with fewer rows",
+    advice: str | Callable[[int], str] = "give a file with fewer rows",
 ) -> Table:
     """Read the rows of a .csv (.tsv, .txt, ...) or .npy file.
 
@@ -82,7 +82,8 @@ def read_table(
             order cannot pass unnoticed; else by their places. `dim` and `target` then say nothing.
         delimiter: "auto", "comma", "semicolon", "tab", "space", or the character itself.
         header: "auto", "yes" or "no".
-        advice: What to do about a file of too many rows, for the error message.
+        advice: What to do about a file of too many rows, for the error message; or a function of how many there
+            are at least.
 
     Returns:
         The table; at least one row.
@@ -107,7 +108,7 @@ def _read(
     like: Table | None,
     delimiter: str,
     header: str,
-    advice: str,
+    advice: str | Callable[[int], str],
 ) -> Table:
     is_array = file.start.startswith(MAGIC) or file.path.suffix.lower() == ".npy"
     source = Array(file) if is_array else Delimited(file, delimiter, header)
@@ -125,6 +126,8 @@ def _read(
     if rows == 0:
         raise UserError(f"{file.label} is empty: it has a header but no rows")
     held = rows if subsample is None else min(rows, subsample)
+    if not isinstance(advice, str):
+        advice = advice(held)
     if max_rows is not None and held > max_rows:
         stated = f"{held:,}" if all_counted else f"over {held - 1:,}"
         raise UserError(f"{file.label} has {stated} rows, at most {max_rows:,} are accepted; {advice}")

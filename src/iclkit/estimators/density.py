@@ -16,6 +16,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from iclkit.conditioned import ConditionedDensity, check_context
 from iclkit.errors import UserError
+from iclkit.estimators.labels import TEXT, refuse_labels
 from iclkit.learners.trained import EnergyDensity
 from iclkit.training.models import load
 
@@ -163,6 +164,7 @@ class InContextDensity(DensityMixin, BaseEstimator):
         return self._density.get().sample(n_samples, seed)[0]
 
     def _validated(self, X: ArrayLike, reset: bool) -> NDArray[np.float64]:
+        refuse_labels("X", X, TEXT)
         checked: Any = validate_data(self, X, dtype=np.float64, reset=reset)  # pyright: ignore[reportArgumentType]
         return checked
 

@@ -17,6 +17,7 @@ from sklearn.utils.validation import check_is_fitted, column_or_1d, validate_dat
 from iclkit.arrays import as_tensor
 from iclkit.conditioned_regression import ORDERS, ConditionedRegression, Predictions, check_rows
 from iclkit.errors import UserError
+from iclkit.estimators.labels import TEXT, refuse_labels
 from iclkit.learners.trained_regression import TrainedRegressor
 from iclkit.training.models import load
 
@@ -102,6 +103,8 @@ class InContextRegression(RegressorMixin, BaseEstimator):
             raise UserError(f"max_context must be 'subsample' or 'error', given {self.max_context!r}")
         if self.orders < 1:
             raise UserError(f"orders must be at least 1, given {self.orders}")
+        refuse_labels("X", X, TEXT)
+        refuse_labels("y", y, "regression predicts numbers: code two classes as 0 and 1, or take a classifier")
         checked: Any = validate_data(
             self,
             X,  # pyright: ignore[reportArgumentType]
@@ -211,6 +214,7 @@ class InContextRegression(RegressorMixin, BaseEstimator):
 
     def _predictions(self, X: ArrayLike) -> Predictions:
         check_is_fitted(self)
+        refuse_labels("X", X, TEXT)
         points: Any = validate_data(self, X, dtype=np.float64, reset=False)  # pyright: ignore[reportArgumentType]
         return self._conditioned.get().predict(points)
 

@@ -132,6 +132,10 @@ class RegressionTask(Task):
         return pairs.x, pairs.y
 
 
+# Numbers in the inputs of one batch: 4 GB.
+MOST = 10**9
+
+
 def uniform_inputs(
     episodes: int, points: int, dim: int, half_width: float, generator: torch.Generator | None
 ) -> Float[Tensor, "B N d"]:
@@ -156,6 +160,11 @@ def check_draw(
 ) -> None:
     """Refuse what no episodes can be drawn with; arguments and errors as of `RegressionTask.draw`."""
     check_whole(0, episodes=episodes, points=points)
+    if episodes * points * task.dim > MOST:
+        raise UserError(
+            f"{episodes} episodes of {points} points with {task.dim} columns are more than {MOST:.0e} numbers; "
+            "draw fewer at a time"
+        )
     if active is not None:
         check_whole(1, task.dim, active=active)
     if not isinstance(generator, torch.Generator | None):

@@ -15,6 +15,7 @@ from iclkit.tasks import DensityTask, RegressionTask, SequenceTask, Task
 from iclkit.training import codec
 from iclkit.training.curriculum import Curriculum
 from iclkit.training.network_config import NETWORKS, EnergyConfig, NetworkConfig
+from iclkit.training.recipe_bounds import check_bounds
 
 # The tasks and objectives that go with each kind of network.
 _KINDS: dict[str, tuple[type[Task], type]] = {
@@ -165,6 +166,7 @@ class Recipe:
         self._check_kinds()
         self.network.check(self.task, self.points)
         self.network.check_size()
+        check_bounds(self)
 
     @property
     def kind(self) -> str:
