@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -22,7 +23,8 @@ class OnFeatures(RegressionLearner):
         dim: The dimension of x; None if φ takes any.
 
     Raises:
-        UserError: Features that cannot be called.
+        UserError: Features that cannot be called; later, when it predicts, features that are not one row of
+            numbers for each point, by itself.
     """
 
     learner: RegressionLearner
@@ -39,10 +41,30 @@ class OnFeatures(RegressionLearner):
         return self.learner.device
 
     def _predict(self, x: Tensor, y: Tensor) -> Tensor:
-        return self.learner.predict(self.features(x), y)
+        return self.learner.predict(self._seen(x), y)
 
     def _predict_queries(self, x: Tensor, y: Tensor, queries: Tensor, prefixes: list[int]) -> Tensor:
-        return self.learner.predict_queries(self.features(x), y, self.features(queries), prefixes)
+        return self.learner.predict_queries(self._seen(x), y, self._seen(queries), prefixes)
+
+    def _seen(self, x: Tensor) -> Tensor:
+        """φ(x), after checking that it is one row of features for each point, whatever points are beside it."""
+        found: Any = self.features(x)
+        if not isinstance(found, Tensor) or found.shape[:-1] != x.shape[:-1] or not found.is_floating_point():
+            given = (
+                f"{list(found.shape)} of {found.dtype}" if isinstance(found, Tensor) else type(found).__name__
+            )
+            raise UserError(
+                f"features must be a floating-point tensor, {[*x.shape[:-1], 'F']} for points {list(x.shape)}, "
+                f"given {given}"
+            )
+        first = tuple(slice(0, 1) for _ in x.shape[:-1])
+        alone, beside = self.features(x[first]), found[first]
+        size = beside.detach().abs().nan_to_num()
+        margin = 1e-6 + (1e-3 * float(size.amax()) if size.numel() else 0.0)
+        alike = alone.shape == beside.shape
+        if not alike or not torch.allclose(alone, beside, rtol=0, atol=margin, equal_nan=True):
+            raise UserError("the features of a point change with the points beside it; make them of each alone")
+        return found
 
 
 @dataclass(frozen=True)
@@ -65,4 +87,4 @@ class ProbabilisticOnFeatures(OnFeatures, ProbabilisticLearner):  # pyright: ign
 
     def _distribution(self, x: Tensor, y: Tensor) -> torch.distributions.Distribution:
         assert isinstance(self.learner, ProbabilisticLearner)
-        return self.learner.distribution(self.features(x), y)
+        return self.learner.distribution(self._seen(x), y)

@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 
 from torch import Tensor, nn
 
-from iclkit.errors import unknown
+from iclkit.errors import UserError, unknown
 
 Network = TypeVar("Network", bound=nn.Module)
 HookFunction = Callable[[Tensor], Tensor | None]
@@ -62,11 +62,28 @@ class HookPoint(nn.Module):
     def forward(self, value: Tensor) -> Tensor:
         for listener in self._listeners:
             replaced = listener.function(value)
-            value = value if replaced is None else replaced
+            if replaced is not None:
+                _require_alike(replaced, value)
+                value = replaced
         return value
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_listeners": []}
+
+
+def _require_alike(replaced: Any, value: Tensor) -> None:
+    """Refuse what cannot take an activation's place: another shape would broadcast, and nobody would see it."""
+    if isinstance(replaced, Tensor) and replaced.shape == value.shape and replaced.is_floating_point():
+        return
+    given = (
+        f"{list(replaced.shape)} of {replaced.dtype}"
+        if isinstance(replaced, Tensor)
+        else type(replaced).__name__
+    )
+    raise UserError(
+        f"a hook function must return None or a floating-point tensor of its activation's shape, "
+        f"{list(value.shape)}, given {given}"
+    )
 
 
 class Hooked(nn.Module):

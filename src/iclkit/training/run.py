@@ -12,7 +12,7 @@ import contextlib
 import dataclasses
 import json
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -27,9 +27,9 @@ from iclkit.training.progress import progress_display
 from iclkit.training.recipe import Recipe
 from iclkit.training.recipes import recipe_named
 from iclkit.training.trainer import Trainer, TrainingError
+from iclkit.training.watching import Watch, check_watch, watched
 
 _LOCK = ".lock"
-Watch = Callable[[int, Any], Mapping[str, Any]]
 
 
 def train(
@@ -67,6 +67,7 @@ def train(
         UserError: Another run in the folder, or a checkpoint that cannot be read.
         TrainingError: The loss or its gradient is not finite.
     """
+    check_watch(watch)
     if isinstance(recipe, str):
         recipe = recipe_named(recipe)
     if steps is not None:
@@ -154,15 +155,16 @@ class _Run:
         self.sums, self.count = {}, 0
         speeds = {"seconds": self.seconds, "cpu_seconds": self.cpu_seconds, "steps_per_second": speed}
         if self.world.leads:
-            line = {"step": self.trainer.step, **means, **self._watched(), **speeds}
+            line = {"step": self.trainer.step, **means, **speeds}
+            line = {"step": self.trainer.step, **means, **self._watched(line), **speeds}
             with (self.out / "metrics.jsonl").open("ab") as file:
                 file.write(json.dumps(line).encode() + b"\n")
 
-    def _watched(self) -> dict[str, Any]:
+    def _watched(self, line: Mapping[str, Any]) -> dict[str, Any]:
         if self.watch is None:
             return {}
         with torch.no_grad():
-            return dict(self.watch(self.trainer.step, self.trainer.network))
+            return watched(self.watch(self.trainer.step, self.trainer.network), line)
 
     def _save(self) -> None:
         tensors = self.trainer.tensors()
