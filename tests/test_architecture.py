@@ -25,6 +25,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 # From the bottom up. A room may import itself and rooms below it; never one beside it on its own floor.
 FLOORS = [
     ["errors", "ambient", "threads"],
+    ["disk"],
     ["arrays"],
     ["tasks", "networks"],
     ["energy", "regression", "sequences"],

@@ -14,6 +14,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from iclkit import disk
 from iclkit.analysis.distances import Truth, right_answers, squared_difference
 from iclkit.analysis.intervals import Curve, Interval, cell, ratio
 from iclkit.analysis.naming import named, written
@@ -199,7 +200,7 @@ class Comparison:
             )
             writer.writerows([quantity, name, other, *row] for row in numbers)
         if path is not None:
-            Path(path).write_text(text.getvalue(), encoding="utf-8")
+            disk.write_file(Path(path), text.getvalue().encode(), follow=True)
         return text.getvalue()
 
     def _said(self, name: str) -> Tensor:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from iclkit import disk
 from iclkit.analysis.compare import BAYES, Comparison, known_bayes, measure
 from iclkit.analysis.intervals import cell
 from iclkit.analysis.naming import named, written
@@ -98,7 +99,7 @@ class ShiftComparison:
             lines += [f"{shift},{line}" for line in body]
         text = "\n".join(lines) + "\n"
         if path is not None:
-            Path(path).write_text(text, encoding="utf-8")
+            disk.write_file(Path(path), text.encode(), follow=True)
         return text
 
 

@@ -16,7 +16,13 @@ def run(argv: list[str]) -> None:
         "its card.",
     )
     parser.add_argument("model", metavar="MODEL", help="name of a shipped model, or a model folder")
-    parser.add_argument("--out", type=Path, metavar="FILE", help="file to write (default: the model's card.md)")
+    parser.add_argument(
+        "--out",
+        type=Path,
+        metavar="FILE",
+        help="file to write (default: card.md in the model's folder; a model that comes with the package "
+        "needs a file)",
+    )
     parser.add_argument("--datasets", type=int, default=500, help="held-out data sets (default: 500)")
     given = parser.parse(argv)
     if given.datasets < 2:

@@ -15,13 +15,14 @@ def run(argv: list[str]) -> None:
     parser.add_argument("name", metavar="NAME", nargs="?", help="a model of the list, or a model folder")
     name = parser.parse(argv).name
 
+    from iclkit.report.markdown import without_html
     from iclkit.training.models import load, shipped
 
     if name is not None:
         learner = load(name)
         if not learner.card:
             raise UserError(f"{name} has no card; write one by: iclkit card {name}")
-        say(learner.card.removesuffix("\n"))
+        say(without_html(learner.card.removesuffix("\n")))
         return
     known = shipped()
     if not known:
@@ -33,9 +34,9 @@ def run(argv: list[str]) -> None:
 
 def _line(folder: Path) -> str:
     """A model in one line."""
-    from iclkit.training import files
+    from iclkit.training.description import read_description
 
-    data: dict[str, Any] = files.read_json(folder / "model.json")
+    data: dict[str, Any] = read_description(folder).to_dict()
     network = data["network"]
     if data["kind"] == "regression":
         columns = f"up to {network['dim']}" if data["pads"] else network["dim"]

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import os
-import secrets
 import stat
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
+from iclkit import disk
 from iclkit.cli.streams import check_output, tell
 from iclkit.errors import UserError
 
@@ -63,32 +62,10 @@ def write(out: Path, content: bytes) -> None:
     """
     kind = _kind(out)
     if kind == "stream":
-        with _named(out):
+        with disk.naming(out):
             _write_stream(out, content)
         return
-    target = _target(out)
-    # The name says nothing of the target's, which may be as long as names can be.
-    partial = target.with_name(f".partial-{secrets.token_hex(8)}")
-    try:
-        with _named(out), partial.open("wb") as file:
-            if kind == "file":  # who may read it does not change
-                os.chmod(partial, stat.S_IMODE(target.stat().st_mode))
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-            os.replace(partial, target)
-    finally:
-        with contextlib.suppress(OSError):
-            partial.unlink(missing_ok=True)
-
-
-@contextlib.contextmanager
-def _named(out: Path) -> Iterator[None]:
-    """Let errors of the system name the file that the user named."""
-    try:
-        yield
-    except OSError as error:
-        raise OSError(error.errno, error.strerror, str(out)) from error
+    disk.write_file(out, content, follow=True)
 
 
 def _kind(path: Path) -> str | None:

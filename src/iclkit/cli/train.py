@@ -7,6 +7,8 @@ import contextlib
 import dataclasses
 import io
 import re
+import shlex
+import signal
 import typing
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -14,6 +16,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from iclkit.cli.output import note
 from iclkit.cli.parser import Parser
+from iclkit.cli.signals import stopping
 from iclkit.cli.specs import with_fields
 from iclkit.cli.streams import say
 from iclkit.errors import UserError
@@ -44,27 +47,56 @@ def run(argv: list[str]) -> None:
 
     place(given.device)  # a mistake is told before minutes of work
     rank, _ = launched()
-    out = given.out or Path("runs") / recipe.name
+    out = given.out or _default_folder(recipe.name)
     try:
-        train(
-            recipe,
-            out,
-            resume=given.resume,
-            steps=given.steps,
-            progress=not given.quiet,
-            stop_after=given.stop_after,
-            device=given.device,
-        )
+        with stopping() as stopped:
+            train(
+                recipe,
+                out,
+                resume=given.resume,
+                steps=given.steps,
+                progress=not given.quiet,
+                stop_after=given.stop_after,
+                device=given.device,
+                stop=stopped,
+            )
     except JoinError:
         raise
     except UserError:
         if rank:  # of the processes that have joined, the first speaks for all
             raise SystemExit(2) from None
         raise
+    if stopped():
+        if not rank:
+            _tell_how_to_go_on(argv, out, stopped.name)
+            if stopped.number == signal.SIGINT:
+                raise KeyboardInterrupt
+        raise SystemExit(stopped.code)
     if not rank:
         note(
             f"the run is in {out}; use it as --model {out}, or make a model folder: iclkit export {out} FOLDER"
         )
+
+
+def _default_folder(name: str) -> Path:
+    """The folder of a run that is given none: in `runs`, and not beside or above it.
+
+    Raises:
+        UserError: A name, of a recipe in a file perhaps, that is no name of a folder.
+    """
+    if not re.fullmatch(r"[^\W_][\w.+ -]{0,99}", name) or name.endswith((".", " ")):
+        raise UserError(
+            f"the recipe's name {name!r} is no name of a folder; name the run's folder by --out DIR"
+        )
+    return Path("runs") / name
+
+
+def _tell_how_to_go_on(argv: Sequence[str], out: Path, name: str) -> None:
+    from iclkit.training import checkpoint
+
+    found = checkpoint.found(out)
+    again = shlex.join([*argv, *(["--resume"] if "--resume" not in argv else [])])
+    note(f"stopped by {name}; {found[-1]} is written; go on by: iclkit train {again}")
 
 
 def _parser() -> Parser:
@@ -94,16 +126,14 @@ def _parser() -> Parser:
 
 def read_recipe(name: str) -> Recipe:
     from iclkit.training import Recipe, recipe_named
+    from iclkit.training.json_files import read_json
 
     if not name.endswith(".json"):
         return recipe_named(name)
     path = Path(name)
-    if not path.is_file():
+    if not path.exists():
         raise UserError(f"there is no file {path}")
-    try:
-        return Recipe.from_json(path.read_text(encoding="utf-8"))
-    except UnicodeDecodeError:
-        raise UserError(f"{path} is not UTF-8 text") from None
+    return Recipe.from_dict(read_json(path), str(path))
 
 
 def _options(recipe: Recipe) -> list[str]:

@@ -163,6 +163,7 @@ class PersistentDivergence(Objective):
 
         chains = self.start * (2 * uniform(batch, points, self.negatives, dim) - 1)
         if state:
+            _check_state(state, {"contexts": x.shape, "chains": chains.shape})
             replaced = uniform(batch, 1, 1, 1) < 1 / self.reuse
             restarted = replaced | (uniform(batch, points, self.negatives, 1) < self.fresh)
             x = torch.where(replaced[..., 0], x, state["contexts"])
@@ -173,6 +174,14 @@ class PersistentDivergence(Objective):
         negative = network.query(context, chains, torch.arange(points, device=x.device))
         loss, metrics = _divergence(real, negative, self.penalty)
         return loss, metrics, {"contexts": x, "chains": chains}
+
+
+def _check_state(state: State, shapes: dict[str, torch.Size]) -> None:
+    """Refuse a state, from a file perhaps, that is none of this objective and batch."""
+    if {name: value.shape for name, value in state.items()} != shapes:
+        found = ", ".join(f"{name} {list(value.shape)}" for name, value in state.items())
+        needed = ", ".join(f"{name} {list(shape)}" for name, shape in shapes.items())
+        raise UserError(f"the state of the objective is of another batch: it has {found}, not {needed}")
 
 
 @dataclass(frozen=True)

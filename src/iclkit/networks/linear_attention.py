@@ -35,6 +35,8 @@ class MergedAttention(Attention):
 
         Source: Zhang, Frei and Bartlett (2023), assumption 3.3.
         """
+        if self.key_query.weight.is_meta:  # shapes alone are wanted
+            return
         theta = torch.randn_like(self.key_query.weight[:-1, :-1])
         square = theta @ theta.mT
         self.key_query.weight.zero_()[:-1, :-1] = scale * square / square.norm()

@@ -1,22 +1,26 @@
 """Model cards: what a model is, how it was trained, and how far it can be trusted, measured afresh.
 
-python -m iclkit.report.card energy-mixtures
+python -m iclkit.report.card energy-mixtures --out card.md
 """
 
 from __future__ import annotations
 
 import argparse
+import dataclasses
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from iclkit import disk
 from iclkit.errors import UserError
 from iclkit.learners.trained import EnergyDensity
 from iclkit.learners.trained_sequences import TokenPredictor
 from iclkit.report.energy_card import energy_sections
+from iclkit.report.markdown import plain
 from iclkit.report.regression_card import regression_sections
-from iclkit.training import files
-from iclkit.training.models import load, shipped
+from iclkit.training.description import read_description
+from iclkit.training.models import SHIPPED, load, shipped
 
 
 def write_card(
@@ -26,7 +30,7 @@ def write_card(
 
     Args:
         model: Name of a shipped model, or a model folder.
-        out: File to write; the folder's card.md by default.
+        out: File to write; by default the folder's card.md, but for models that come with the package.
         datasets: Held-out datasets (episodes) behind most measurements; costly ones take a part of them.
         real_splits: Random splits of each real data set, for an energy of two standardised columns; 0 for none.
 
@@ -35,7 +39,7 @@ def write_card(
 
     Raises:
         UserError: No such model folder, it does not say what it was trained on, or no reference is known for
-            that.
+            that; or a shipped model without a file to write.
     """
     folder = shipped().get(str(model), Path(model))
     if not (folder / "model.json").exists():
@@ -43,21 +47,30 @@ def write_card(
             f"{model} is neither a shipped model ({', '.join(shipped()) or 'none here'}) nor a model folder; "
             "make one of a run with: iclkit export RUN DIR"
         )
-    learner, description = load(folder), files.read_json(folder / "model.json")
+    own = folder.resolve().is_relative_to(SHIPPED.resolve())
+    if own and out is None:
+        raise UserError(
+            f"{model} comes with the package, whose files stay as they are; name a file to write: --out FILE"
+        )
+    target = folder / "card.md" if out is None else Path(os.path.realpath(out))
+    disk.check_target(target)  # a mistake is told before minutes of work
+    learner, description = load(folder), read_description(folder)
     if learner.task is None:
         raise UserError(f"{model} does not say what it was trained on, so there is nothing to measure it by")
     if isinstance(learner, TokenPredictor):
         raise UserError(f"{model} predicts tokens, for which there is no card; iclkit induction measures such")
     size = (folder / "model.safetensors").stat().st_size
+    facts = plain(description.to_dict())
+    learner = dataclasses.replace(learner, name=plain(learner.name))
     if isinstance(learner, EnergyDensity):
-        sections = energy_sections(learner, description, size, datasets, real_splits)
+        sections = energy_sections(learner, facts, size, datasets, real_splits)
     else:
-        sections = regression_sections(learner, description, size, datasets)
+        sections = regression_sections(learner, facts, size, datasets)
     command = f"iclkit card {learner.name}" + (f" --datasets {datasets}" if datasets != 500 else "")
+    command += " --out FILE" if own else ""
     sections.append(f"## This card\n\nWritten by `{command}`; every number is measured by it.\n")
-    target = folder / "card.md" if out is None else Path(out)
-    files.write_file(target, "\n".join(sections).encode())
-    return target
+    disk.write_file(target, "\n".join(sections).encode())
+    return target if out is None else Path(out)
 
 
 def main(argv: Sequence[str] | None = None) -> None:

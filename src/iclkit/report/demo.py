@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from iclkit import disk
 from iclkit.errors import UserError
 
 
@@ -96,5 +97,5 @@ def write_demo(
         "`iclkit energy sample DATA.csv --size 1000 --out samples.csv`."
     )
     report = out / "report.html"
-    report.write_text(page.render(), encoding="utf-8")
+    disk.write_file(report, page.render().encode(), follow=True)
     return report

@@ -18,7 +18,7 @@ def identity(network: nn.Module, description: dict[str, Any], size: int) -> list
 
     Args:
         network: The network.
-        description: The content of model.json.
+        description: The content of model.json, with its defaults (`Description.to_dict`).
         size: Bytes of the weights.
     """
     config = description["network"]
@@ -37,13 +37,13 @@ def training_section(description: dict[str, Any], episodes: str = "data sets") -
     """Recipe, seed, hardware and time.
 
     Args:
-        description: The content of model.json.
+        description: The content of model.json, with its defaults (`Description.to_dict`).
         episodes: What an episode is called.
     """
     recipe, training = description["recipe"], description["training"]
     if recipe is None:
         return "## Training\n\nNone: the weights were set by hand.\n"
-    steps = training.get("steps", recipe["steps"])
+    steps = training.get("steps") or recipe["steps"]
     batch = recipe["episodes"] * recipe["accumulate"]
     objective = {k: v for k, v in recipe["objective"].items() if k != "type"}
     given = fields(objective)
@@ -55,7 +55,7 @@ def training_section(description: dict[str, Any], episodes: str = "data sets") -
     ]
     if training.get("seconds") is not None:
         rows.append(["time", duration(training["seconds"])])
-    for start in training.get("starts", [])[-1:]:
+    for start in (training.get("starts") or [])[-1:]:
         processes = (
             f"{start['processes']} process{'es' * (start['processes'] > 1)} of {start['threads']} thread"
         )

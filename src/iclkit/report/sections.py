@@ -12,6 +12,7 @@ from jaxtyping import Float
 from matplotlib.figure import Figure
 from torch import Tensor
 
+from iclkit import disk
 from iclkit.analysis.intervals import Curve
 from iclkit.analysis.real_data import baselines
 from iclkit.analysis.table import Table
@@ -31,7 +32,7 @@ class Section:
     def figure(self, name: str, figure: Figure, description: str, caption: str, large: bool = True) -> None:
         """Put a picture on the page and into the folder."""
         content = png(figure)
-        (self.folder / f"{name}.png").write_bytes(content)
+        disk.write_file(self.folder / f"{name}.png", content, follow=True)
         self.page.figure(content, description, caption, large)
 
 

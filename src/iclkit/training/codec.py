@@ -14,6 +14,7 @@ from collections.abc import Iterable
 from typing import Any, Union
 
 from iclkit.errors import UserError, unknown
+from iclkit.training.json_files import brief
 
 
 def families() -> dict[type, dict[str, type]]:
@@ -108,11 +109,13 @@ def decode(hint: Any, data: Any, where: str = "recipe") -> Any:
             return _decode_member(" or ".join(option.__name__ for option in options), members, data, where)
         return decode(options[0], data, where)
     if origin is typing.Literal:
-        if data not in typing.get_args(hint):
-            raise unknown(where, str(data), map(str, typing.get_args(hint)))
+        if not isinstance(data, str) or data not in typing.get_args(hint):
+            raise unknown(where, data if isinstance(data, str) else brief(data), typing.get_args(hint))
         return data
     if origin is tuple:
         return _decode_tuple(typing.get_args(hint), data, where)
+    if origin is dict:
+        return _decode_dict(typing.get_args(hint)[1], data, where)
     if isinstance(hint, type):
         if members := _accepted([hint]):
             return _decode_member(hint.__name__, members, data, where)
@@ -122,12 +125,18 @@ def decode(hint: Any, data: Any, where: str = "recipe") -> Any:
             return float(data)
         if hint in (int, float, str, bool) and type(data) is hint:
             return data
-    raise UserError(f"{where} must be of type {getattr(hint, '__name__', hint)}, given {data!r}")
+    raise UserError(f"{where} must be of type {getattr(hint, '__name__', hint)}, given {brief(data)}")
+
+
+def _decode_dict(hint: Any, data: Any, where: str) -> dict[str, Any]:
+    if not isinstance(data, dict):
+        raise UserError(f"{where} must be an object, given {brief(data)}")
+    return {name: decode(hint, item, f"{where}.{brief(name)}") for name, item in data.items()}
 
 
 def _decode_tuple(hints: tuple[Any, ...], data: Any, where: str) -> tuple[Any, ...]:
     if not isinstance(data, list):
-        raise UserError(f"{where} must be a list, given {data!r}")
+        raise UserError(f"{where} must be a list, given {brief(data)}")
     if len(hints) == 2 and hints[1] is Ellipsis:
         hints = (hints[0],) * len(data)
     if len(hints) != len(data):
@@ -149,13 +158,25 @@ def _decode_member(family: str, members: dict[str, type], data: Any, where: str)
 
 def _decode_fields(kind: type, data: Any, where: str) -> Any:
     if not isinstance(data, dict):
-        raise UserError(f"{where} must be an object, given {data!r}")
-    hints = typing.get_type_hints(kind)
+        raise UserError(f"{where} must be an object, given {brief(data)}")
     accepted = {field.name for field in dataclasses.fields(kind) if field.init}
     for name in data:
         if name not in accepted:
             raise unknown(f"field of {where}", name, accepted)
+    return decode_known(kind, data, where)
+
+
+def decode_known(kind: type, data: dict[str, Any], where: str) -> Any:
+    """Build a dataclass from those of some JSON data that are its fields; errors as of `decode`."""
+    hints = typing.get_type_hints(kind)
+    accepted = [field.name for field in dataclasses.fields(kind) if field.init]
+    known = {name: decode(hints[name], data[name], f"{where}.{name}") for name in accepted if name in data}
     try:
-        return kind(**{name: decode(hints[name], item, f"{where}.{name}") for name, item in data.items()})
+        return kind(**known)
     except TypeError as error:
         raise UserError(f"{where} is incomplete: {error}") from None
+    except UserError as error:
+        raise UserError(f"{where}: {error}") from None
+    except (ArithmeticError, MemoryError, RuntimeError, ValueError) as error:
+        # Sizes beyond what a number can hold, say, which no check of the class expects.
+        raise UserError(f"{where} describes nothing that could be made ({brief(str(error))})") from None

@@ -46,6 +46,14 @@ class World:
         for tensor, part in zip(tensors, flat.split([tensor.numel() for tensor in tensors]), strict=True):
             tensor.copy_(part.view_as(tensor))
 
+    def any(self, here: bool) -> bool:
+        """Whether something holds in any of the processes. A collective call."""
+        if self.size == 1:
+            return here
+        count = torch.tensor(float(here), device=self.device)
+        dist.all_reduce(count)
+        return bool(count)
+
     def gather(self, tensors: dict[str, Tensor]) -> list[dict[str, Tensor]]:
         """Every process's tensors, by rank; names and shapes must be the same in all."""
         if self.size == 1:

@@ -9,32 +9,28 @@ card.md             the model card, written by a command; may be missing
 
 from __future__ import annotations
 
-import json
+import os
 from pathlib import Path
 from typing import Any, Literal, overload
 
-import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from iclkit import ambient, disk
 from iclkit.errors import UserError, unknown
 from iclkit.learners.trained import EnergyDensity
 from iclkit.learners.trained_regression import TrainedRegressor, trained_regressor
 from iclkit.learners.trained_sequences import TokenPredictor
 from iclkit.regression import InContextRegressor
 from iclkit.sequences import TokenTransformer
-from iclkit.tasks import DensityTask, RegressionTask, SequenceTask, Task
-from iclkit.training import checkpoint as checkpoints
-from iclkit.training import codec, files
+from iclkit.tasks import RegressionTask, SequenceTask
+from iclkit.training import codec, files, run_folder
+from iclkit.training.assembly import assemble, read_network
+from iclkit.training.description import FORMAT, KINDS, read_description
 from iclkit.training.network_config import NetworkConfig, RegressorConfig, TokenConfig
 from iclkit.training.recipe import Recipe
 
-FORMAT = 1
-# What a model of each kind is, and the task distributions that it may have been trained on.
-KINDS: dict[str, tuple[str, type[Task]]] = {
-    "energy": ("densities", DensityTask),
-    "regression": ("regression", RegressionTask),
-    "sequences": ("sequences", SequenceTask),
-}
+# A card of half an hour of measuring takes 20 KB.
+_LONGEST_CARD = 1 << 22
 Learner = EnergyDensity | TrainedRegressor | TokenPredictor
 SHIPPED = Path(__file__).parent.parent / "models"
 
@@ -93,16 +89,15 @@ def _kind(learner: Learner) -> str:
 
 def _load(name_or_path: str | Path) -> Learner:
     folder = _folder(name_or_path)
-    return _load_run(folder) if _is_run(folder) else load_model(folder)
+    # The weights must not be tensors of inference mode, of which no gradient could ever be taken.
+    with ambient.neutral():
+        return _load_run(folder) if _is_run(folder) else load_model(folder)
 
 
 def recipe_of(name_or_path: str | Path) -> Recipe | None:
     """The recipe that trained a model, None of weights set by hand; arguments and errors as of `load`."""
     folder = _folder(name_or_path)
-    if _is_run(folder):
-        return Recipe.from_dict(files.read_json(folder / "recipe.json"))
-    data = files.read_json(folder / "model.json").get("recipe")
-    return None if data is None else Recipe.from_dict(data)
+    return run_folder.read_recipe(folder) if _is_run(folder) else read_description(folder).recipe
 
 
 def _is_run(folder: Path) -> bool:
@@ -130,33 +125,26 @@ def _folder(name_or_path: str | Path) -> Path:
 
 def load_model(folder: Path) -> Learner:
     """Load a model folder; raises as `load`."""
-    where = folder / "model.json"
-    data = files.read_json(where)
-    if data.get("format") != FORMAT:
-        raise UserError(
-            f"{where} has model format {data.get('format')!r}, this iclkit reads format {FORMAT}; "
-            "use the iclkit that wrote it"
-        )
-    kind = data.get("kind")
-    if kind not in KINDS:
-        raise UserError(f"{where} is of kind {kind!r}; this iclkit knows {', '.join(map(repr, KINDS))}")
-    missing = {"name", "network", "task", "standardise", "sha256"} - data.keys()
-    if missing:
-        raise UserError(f"{where} lacks {', '.join(sorted(missing))}: truncated or altered; get a fresh copy")
-    config = codec.decode(NetworkConfig, data["network"], f"{where}: network")
-    if config.kind != kind:
-        raise UserError(f"{where} is of kind {kind!r}, but its network is of kind {config.kind!r}: altered")
-    weights = files.read_tensors(folder / "model.safetensors", data["sha256"])
-    card, task = folder / "card.md", data["task"]
+    description = read_description(folder)
+    network = description.network
     return _learner(
-        config,
-        _assemble(config, weights, folder),
-        task=None if task is None else codec.decode(KINDS[kind][1], task, f"{where}: task"),
-        standardise=codec.decode(bool, data["standardise"], f"{where}: standardise"),
-        pads=codec.decode(bool, data.get("pads", False), f"{where}: pads"),
-        name=codec.decode(str, data["name"], f"{where}: name"),
-        card=card.read_text(encoding="utf-8") if card.exists() else "",
+        network,
+        read_network(network, folder / "model.safetensors", description.sha256, str(folder)),
+        task=description.task,
+        standardise=description.standardise,
+        pads=description.pads,
+        name=description.name,
+        card=_card(folder / "card.md"),
     )
+
+
+def _card(path: Path) -> str:
+    if not path.exists():
+        return ""
+    try:
+        return disk.read(path, _LONGEST_CARD).decode()
+    except UnicodeDecodeError:
+        raise UserError(f"{path} is not UTF-8 text; delete it, or write it anew by: iclkit card") from None
 
 
 def _learner(config: NetworkConfig, network: Any, *, standardise: bool, pads: bool, **fields: Any) -> Learner:
@@ -253,15 +241,27 @@ def save(
 
 
 def _write(folder: Path, data: dict[str, Any], weights: dict[str, Tensor], overwrite: bool) -> Path:
+    files.check_finite(weights, folder)
     content = files.tensor_bytes(weights)
     data = {"format": FORMAT, "sha256": files.digest(content), **data}
-    if folder.is_dir() and not any(folder.iterdir()):
-        folder.rmdir()
-    if folder.exists():
-        if not (overwrite and (folder / "model.json").exists()):
-            raise UserError(f"{folder} already exists; name a new folder for the model")
-        files.remove_folder(folder)
-    files.write_folder(folder, {"model.safetensors": content, "model.json": files.json_bytes(data)})
+    written = {"model.safetensors": content, "model.json": files.json_bytes(data)}
+    # A link is followed: the folder that it leads to is replaced, and the link stays.
+    target = Path(os.path.realpath(folder))
+    if not target.exists():
+        files.write_folder(target, written)
+        return folder
+    if not target.is_dir():
+        raise UserError(f"{folder} is a file; name a new folder for the model")
+    inside = {path.name for path in target.iterdir() if not path.name.startswith(files.PARTIAL)}
+    if inside and not (overwrite and "model.json" in inside):
+        raise UserError(f"{folder} already exists; name a new folder for the model")
+    others = sorted(inside - {*written, "card.md"})
+    if others:
+        raise UserError(
+            f"{folder} holds {', '.join(others[:3])} besides a model, which would be lost; move that, or "
+            "name a new folder"
+        )
+    files.replace_folder(target, written)
     return folder
 
 
@@ -270,66 +270,38 @@ def export(run: str | Path, out: str | Path, *, name: str | None = None, overwri
 
     Args:
         run: The run's folder.
-        out: Folder to make.
+        out: Folder to make. Of a link, the folder that it leads to.
         name: Name of the model; the recipe's own by default.
-        overwrite: Replace a model folder that is there.
+        overwrite: Replace a model folder that is there, its card included, once the new one is on the disk.
 
     Returns:
         The model folder.
 
     Raises:
         UserError: No run there, no checkpoint yet, or a folder that holds something.
+        OSError: The folder cannot be written; what was there is as it was.
     """
-    run = Path(run)
-    recipe, weights, last = _last_weights(run)
-    training: dict[str, Any] = {"steps": last.step, "seconds": last.info.get("seconds")}
-    if (run / "environment.json").exists():
-        training["starts"] = files.read_json(run / "environment.json").get("starts", [])
-    metrics = run / "metrics.jsonl"
-    lines = metrics.read_bytes().splitlines() if metrics.exists() else []
-    if lines:
-        training["last_metrics"] = json.loads(lines[-1])
-    return save_model(out, recipe, weights, training, name=name, overwrite=overwrite)
-
-
-def _last_weights(run: Path) -> tuple[Recipe, dict[str, Tensor], checkpoints.Checkpoint]:
-    if not (run / "recipe.json").exists():
-        raise UserError(f"{run} holds no run (recipe.json is missing)")
-    recipe = Recipe.from_dict(files.read_json(run / "recipe.json"))
-    found = checkpoints.found(run)
-    if not found:
-        raise UserError(f"{run} has no checkpoint yet; train on with --resume")
-    last = checkpoints.load(found[-1])
-    kind = "average" if recipe.ema is not None else "weights"
-    if kind not in last.tensors:
-        raise UserError(f"{found[-1]} has no {kind}.safetensors: altered; train on with --resume")
-    return recipe, last.tensors[kind], last
+    with ambient.neutral():
+        run = Path(run)
+        recipe, weights, last = run_folder.last_weights(run)
+        assemble(recipe.network, weights, str(run))
+        training: dict[str, Any] = {"steps": last.step, "seconds": last.info.get("seconds")}
+        starts = run_folder.read_starts(run)
+        if starts:
+            training["starts"] = starts
+        line = run_folder.last_metrics(run, last.step)
+        if line:
+            training["last_metrics"] = line
+        return save_model(out, recipe, weights, training, name=name, overwrite=overwrite)
 
 
 def _load_run(run: Path) -> Learner:
-    recipe, weights, _ = _last_weights(run)
+    recipe, weights, _ = run_folder.last_weights(run)
     return _learner(
         recipe.network,
-        _assemble(recipe.network, weights, run),
+        assemble(recipe.network, weights, str(run)),
         task=recipe.task,
         standardise=recipe.standardise,
         pads=recipe.pads,
         name=recipe.name,
     )
-
-
-def _assemble(config: NetworkConfig, weights: dict[str, Tensor], where: Path) -> nn.Module:
-    """The network of a configuration with the given weights, frozen."""
-    # On the meta device nothing is allocated or drawn before the shapes are known to agree.
-    with torch.device("meta"):
-        network = config.make()
-    expected = {name: tuple(value.shape) for name, value in network.state_dict().items()}
-    given = {name: tuple(value.shape) for name, value in weights.items()}
-    for name in sorted(expected.keys() | given.keys()):
-        if expected.get(name) != given.get(name):
-            raise UserError(
-                f"{where}: weight {name} has shape {given.get(name, 'none')}, its network needs "
-                f"{expected.get(name, 'none')}; weights and description do not belong together"
-            )
-    network.load_state_dict(weights, assign=True)
-    return network.requires_grad_(False).eval()

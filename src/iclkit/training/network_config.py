@@ -10,6 +10,7 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import nn
 
+from iclkit import ambient
 from iclkit.energy.network import EnergyTransformer
 from iclkit.errors import UserError
 from iclkit.networks import PLAIN, AttentionVariant, Layout
@@ -61,10 +62,16 @@ class NetworkConfig(ABC):
     def make(self) -> nn.Module:
         """A network with weights from the global generator, for callers that fork or replace them."""
 
+    @property
+    def blocks(self) -> int:
+        """How many layers or blocks it has, by which the time to make it is bounded."""
+        layout = getattr(self, "layout", None)
+        return max(getattr(self, "layers", 1), len(layout.heads) if layout else 0)
+
     def build(self, seed: int = 0) -> Any:
         """A freshly initialised network, a function of `seed` alone; the global generator is left as it was."""
         self.check_size()
-        with torch.random.fork_rng(devices=[]):
+        with ambient.neutral(grad=True), torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(mix(seed, "weights"))
             return self.make()
 

@@ -9,9 +9,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from iclkit.errors import UserError
 from iclkit.networks import MergedAttention
+from iclkit.training.json_files import brief
 from iclkit.training.muon import Muon
 from iclkit.training.recipe import OptimizerConfig
+
+# What the state of an optimiser holds for each parameter.
+_ADAM, _MUON = ("step", "exp_avg", "exp_avg_sq"), ("momentum_buffer",)
 
 
 @dataclass(frozen=True)
@@ -80,6 +85,23 @@ class Optimizers:
             for name, parameter in zip(part.names, part.optimizer.param_groups[0]["params"], strict=True)
             for key, value in part.optimizer.state[parameter].items()
         }
+
+    def check(self, tensors: dict[str, Tensor]) -> None:
+        """Refuse a state that is not one of these optimisers after at least one update.
+
+        Raises:
+            UserError: What is missing, too many or of another shape.
+        """
+        expected: dict[str, tuple[torch.Size, torch.dtype]] = {}
+        for part in self._parts:
+            for name, p in zip(part.names, part.optimizer.param_groups[0]["params"], strict=True):
+                for key in _MUON if isinstance(part.optimizer, Muon) else _ADAM:
+                    counts = key == "step"
+                    expected[f"{name}:{key}"] = (torch.Size(), torch.float32) if counts else (p.shape, p.dtype)
+        given = {key: (value.shape, value.dtype) for key, value in tensors.items()}
+        for key in sorted(expected.keys() | given.keys()):
+            if expected.get(key) != given.get(key):
+                raise UserError(f"optimizer.safetensors has no state of these optimisers: {brief(key)} differs")
 
     def load(self, tensors: dict[str, Tensor]) -> None:
         """Put back what `tensors` returned."""

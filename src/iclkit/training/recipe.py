@@ -14,6 +14,7 @@ from iclkit.sequences.objectives import SequenceObjective
 from iclkit.tasks import DensityTask, RegressionTask, SequenceTask, Task
 from iclkit.training import codec
 from iclkit.training.curriculum import Curriculum
+from iclkit.training.json_files import parse_json
 from iclkit.training.network_config import NETWORKS, EnergyConfig, NetworkConfig
 from iclkit.training.recipe_bounds import check_bounds
 
@@ -95,6 +96,11 @@ class Schedule:
             )
         if self.shape not in ("constant", "linear", "cosine"):
             raise UserError(f"schedule.shape must be constant, linear or cosine, given {self.shape!r}")
+
+    @property
+    def falls(self) -> bool:
+        """Whether the factor depends on how far the end is, once the warm-up is over."""
+        return self.shape != "constant" and self.decay > 0 and self.final < 1
 
     def factor(self, step: int, steps: int) -> float:
         """The factor on the rates of update number `step` (0 is the first) of `steps`."""
@@ -211,9 +217,9 @@ class Recipe:
         return json.dumps(self.to_dict(), indent=2) + "\n"
 
     @staticmethod
-    def from_dict(data: Any) -> Recipe:
-        """The recipe that `to_dict` was called on."""
-        return codec.decode(Recipe, data)
+    def from_dict(data: Any, where: str = "recipe") -> Recipe:
+        """The recipe that `to_dict` was called on; errors name `where` it stands."""
+        return codec.decode(Recipe, data, where)
 
     @staticmethod
     def from_json(text: str) -> Recipe:
@@ -222,8 +228,4 @@ class Recipe:
         Raises:
             UserError: No JSON, or no recipe.
         """
-        try:
-            data = json.loads(text)
-        except json.JSONDecodeError as error:
-            raise UserError(f"the recipe is not valid JSON ({error})") from None
-        return Recipe.from_dict(data)
+        return Recipe.from_dict(parse_json(text, "the recipe"))

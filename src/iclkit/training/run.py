@@ -12,17 +12,20 @@ import contextlib
 import dataclasses
 import json
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from iclkit import ambient, disk
 from iclkit.errors import UserError
 from iclkit.training import checkpoint as checkpoints
-from iclkit.training import environment, files
+from iclkit.training import environment, files, run_folder
 from iclkit.training.checkpoint import Checkpoint
+from iclkit.training.codec import decode_known
 from iclkit.training.distributed import World, join_world
+from iclkit.training.growth import check_same, grown
 from iclkit.training.progress import progress_display
 from iclkit.training.recipe import Recipe
 from iclkit.training.recipes import recipe_named
@@ -42,6 +45,7 @@ def train(
     stop_after: int | None = None,
     device: torch.device | str | None = None,
     watch: Watch | None = None,
+    stop: Callable[[], bool] | None = None,
 ) -> Path:
     """Carry out a recipe. Under torchrun, call it in every process.
 
@@ -52,13 +56,16 @@ def train(
         recipe: The recipe, or the name of a registered one.
         out: The run's folder; must be new or empty, or hold this very run if `resume`.
         resume: Go on from the last checkpoint; from the start where there is none.
-        steps: Replaces the recipe's number of updates; its schedule rescales.
+        steps: Replaces the recipe's number of updates; its schedule rescales. With `resume` it may be more than
+            the run had, where the rates of its schedule do not fall.
         progress: Show progress on the error stream.
         stop_after: Write a checkpoint and return after this many updates in all.
         device: Where to compute; the process's GPU where there is one, else the CPU.
         watch: Called with the number of updates done and the network, whenever a line of metrics is written;
             what it returns (numbers, or lists of them, by name) is written with it. It must leave the weights
             and the global generators alone.
+        stop: Called after every update; once it is true, a checkpoint is written and the call returns. Of many
+            processes, all stop together when one of them is told to.
 
     Returns:
         The run's folder.
@@ -73,7 +80,8 @@ def train(
     if steps is not None:
         recipe = dataclasses.replace(recipe, steps=steps)
     out = Path(out)
-    with join_world(device) as world:
+    # What is set around the call must not reach the weights: a resumed run may have other surroundings.
+    with ambient.neutral(grad=True), join_world(device) as world:
         # Built before anything is written: a recipe that cannot run leaves no folder behind.
         run = _Run(recipe, out, world, watch)
         with _hold(out, world, recipe, resume):
@@ -81,8 +89,19 @@ def train(
                 run.resume()
             world.lead(run.announce)
             end = recipe.steps if stop_after is None else min(stop_after, recipe.steps)
-            run.go(end, progress and world.leads)
+            run.go(end, progress and world.leads, stop)
     return out
+
+
+@dataclasses.dataclass(frozen=True)
+class _Counts:
+    """What a checkpoint holds beside tensors."""
+
+    processes: int
+    sums: dict[str, float]
+    count: int
+    seconds: float
+    cpu_seconds: float = 0.0  # which older checkpoints lack
 
 
 class _Run:
@@ -96,39 +115,41 @@ class _Run:
         self.seconds = self.cpu_seconds = 0.0
 
     def resume(self) -> None:
-        found = checkpoints.found(self.out)
-        if found:
-            last = checkpoints.load(found[-1])
-            missing = {"processes", "sums", "count", "seconds"} - last.info.keys()
-            if missing:
-                raise UserError(
-                    f"{found[-1] / 'state.json'} lacks {', '.join(sorted(missing))}: altered; "
-                    f"delete {found[-1]} to go on from the checkpoint before it"
-                )
-            if last.info["processes"] != self.world.size:
-                raise UserError(
-                    f"{self.out} was trained by {last.info['processes']} processes, this is a run of "
-                    f"{self.world.size}; resume it with as many"
-                )
-            try:
-                self.trainer.load(last.step, last.tensors)
-            except (KeyError, RuntimeError) as error:  # a name that is missing, a shape that is another's
-                raise UserError(f"{found[-1]} does not fit the recipe of its run ({error})") from None
-            self.sums, self.count = last.info["sums"], last.info["count"]
-            self.seconds = last.info["seconds"]
-            self.cpu_seconds = last.info.get("cpu_seconds", 0.0)  # which older checkpoints lack
+        last = run_folder.last_checkpoint(self.out, self.recipe)
+        if last is None:
+            return
+        path = checkpoints.found(self.out)[-1]
+        missing = {"processes", "sums", "count", "seconds"} - last.info.keys()
+        if missing:
+            raise UserError(
+                f"{path / 'state.json'} lacks {', '.join(sorted(missing))}: altered; "
+                f"delete {path} to go on from the checkpoint before it"
+            )
+        counts: _Counts = decode_known(_Counts, last.info, str(path / "state.json"))
+        if counts.processes != self.world.size:
+            raise UserError(
+                f"{self.out} was trained by {counts.processes} processes, this is a run of "
+                f"{self.world.size}; resume it with as many"
+            )
+        try:
+            self.trainer.load(last.step, last.tensors)
+        except UserError as error:
+            raise UserError(f"{path} does not fit the recipe of its run: {error}") from None
+        self.sums, self.count = counts.sums, counts.count
+        self.seconds, self.cpu_seconds = counts.seconds, counts.cpu_seconds
 
     def announce(self) -> None:
         """Note this start of the run, and forget metrics of updates that will be done again."""
-        path = self.out / "environment.json"
-        starts = files.read_json(path).get("starts", []) if path.exists() else []
+        starts = run_folder.read_starts(self.out)
         starts.append({"step": self.trainer.step, **environment.describe(self.world)})
-        files.write_file(path, files.json_bytes({"starts": starts}))
+        files.write_file(self.out / "environment.json", files.json_bytes({"starts": starts}))
         metrics = self.out / "metrics.jsonl"
         if metrics.exists():
-            files.write_file(metrics, _lines_until(metrics.read_bytes(), self.trainer.step))
+            with disk.opened(metrics) as file:
+                kept = _lines_until(file.read(), self.trainer.step)
+            files.write_file(metrics, kept)
 
-    def go(self, end: int, show: bool) -> None:
+    def go(self, end: int, show: bool, stop: Callable[[], bool] | None = None) -> None:
         recipe, trainer = self.recipe, self.trainer
         first, start, before = trainer.step, time.monotonic(), self.seconds
         cpu_start, cpu_before = time.process_time(), self.cpu_seconds
@@ -147,8 +168,11 @@ class _Run:
                 display.show(trainer.step, self.sums["loss"] / self.count, speed)
                 if trainer.step % recipe.log_every == 0 or trainer.step == recipe.steps:
                     self._log(speed)
-                if trainer.step % recipe.checkpoint_every == 0 or trainer.step == end:
+                stopped = stop is not None and self.world.any(stop())
+                if trainer.step % recipe.checkpoint_every == 0 or trainer.step == end or stopped:
                     self._save()
+                if stopped:
+                    break
 
     def _log(self, speed: float) -> None:
         means = {name: total / self.count for name, total in self.sums.items()}
@@ -157,7 +181,7 @@ class _Run:
         if self.world.leads:
             line = {"step": self.trainer.step, **means, **speeds}
             line = {"step": self.trainer.step, **means, **self._watched(line), **speeds}
-            with (self.out / "metrics.jsonl").open("ab") as file:
+            with disk.own(self.out / "metrics.jsonl") as file:
                 file.write(json.dumps(line).encode() + b"\n")
 
     def _watched(self, line: Mapping[str, Any]) -> dict[str, Any]:
@@ -169,6 +193,7 @@ class _Run:
     def _save(self) -> None:
         tensors = self.trainer.tensors()
         info = {
+            "recipe": run_folder.recipe_digest(self.recipe),
             "processes": self.world.size,
             "seconds": self.seconds,
             "cpu_seconds": self.cpu_seconds,
@@ -187,11 +212,8 @@ def _lines_until(content: bytes, step: int) -> bytes:
     """The complete lines of a metrics file up to a step."""
     kept = []
     for line in content.splitlines(keepends=True):
-        try:
-            whole = line.endswith(b"\n") and json.loads(line)["step"] <= step
-        except (json.JSONDecodeError, KeyError, TypeError):
-            whole = False
-        if not whole:
+        found = run_folder.metrics_line(line)
+        if found is None or found["step"] > step:
             break
         kept.append(line)
     return b"".join(kept)
@@ -213,30 +235,27 @@ def _claim(out: Path, recipe: Recipe, resume: bool, stack: contextlib.ExitStack)
     strangers = [p.name for p in out.iterdir() if not p.name.startswith(".")] if out.is_dir() else []
     if not written.exists() and strangers:
         raise UserError(f"{out} is not empty and holds no run; name a new folder")
+    for name in (_LOCK, "recipe.json", "environment.json", "metrics.jsonl"):
+        disk.check_own(out / name)
+    if (out / "checkpoints").is_symlink():
+        raise UserError(
+            f"{out / 'checkpoints'} is a link, and a run writes into its own folder alone; remove it"
+        )
+    changed = not written.exists()
     if written.exists():
         if not resume:
             raise UserError(f"{out} already holds a run; go on with it by --resume, or name a new folder")
-        # Read and written again: fields that came later have their defaults in older files.
-        _compare(Recipe.from_dict(files.read_json(written)).to_dict(), recipe.to_dict(), out)
+        theirs = run_folder.read_recipe(out)
+        changed = grown(theirs, recipe, out)
+        if not changed:
+            check_same(theirs, recipe, out)
     out.mkdir(parents=True, exist_ok=True)
     stack.enter_context(_locked(out / _LOCK))
     # Only now is it certain that nobody is writing.
     for folder in (out, out / "checkpoints"):
         files.sweep(folder)
-    if not written.exists():
+    if changed:
         files.write_file(written, resolved.encode())
-
-
-def _compare(theirs: Any, ours: Any, out: Path, where: str = "") -> None:
-    """Refuse to go on with a run of another recipe; the first field that differs is named."""
-    if isinstance(theirs, dict) and isinstance(ours, dict):
-        for name in dict.fromkeys([*ours, *theirs]):
-            _compare(theirs.get(name), ours.get(name), out, f"{where}.{name}" if where else name)
-    elif theirs != ours:
-        raise UserError(
-            f"{out} holds another run: its {where} is {theirs!r}, yours {ours!r}; "
-            "give the same recipe, or name a new folder"
-        )
 
 
 @contextlib.contextmanager
@@ -247,7 +266,7 @@ def _locked(path: Path) -> Iterator[None]:
     except ImportError:  # no such locks on Windows
         yield
         return
-    with path.open("w") as file:
+    with disk.own(path) as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:

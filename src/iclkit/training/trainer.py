@@ -9,12 +9,14 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
+from iclkit import ambient
 from iclkit.errors import UserError
 from iclkit.learners.regression_bayes import regression_bayes
 from iclkit.regression.objectives import SquaredError
 from iclkit.tasks import Episodes, Pairs, RegressionTask, Sequences
 from iclkit.training import seeds
 from iclkit.training.distributed import World
+from iclkit.training.json_files import brief
 from iclkit.training.models import load
 from iclkit.training.optimizers import Optimizers
 from iclkit.training.recipe import Recipe
@@ -26,6 +28,7 @@ class TrainingError(UserError):
     """A run that cannot go on. Names the step, the seeds of its batches and the last good checkpoint."""
 
 
+@ambient.neutral()
 def draw_batch(recipe: Recipe, step: int, slot: int = 0, processes: int = 1) -> Episodes | Pairs | Sequences:
     """The data of one micro-batch, as training draws it: to look at the batch that an error names.
 
@@ -107,6 +110,7 @@ class Trainer:
         UserError: Episodes that the processes cannot share equally.
     """
 
+    @ambient.neutral(grad=True)
     def __init__(self, recipe: Recipe, world: World | None = None) -> None:
         self.recipe = recipe
         self.world = world or World(0, 1, torch.device("cpu"))
@@ -125,6 +129,7 @@ class Trainer:
         # One state for each micro-batch of this process: a chain that persists stays in its own place.
         self.objective_states: list[dict[str, Tensor]] = [{} for _ in range(recipe.accumulate)]
 
+    @ambient.neutral(grad=True)
     def update(self) -> dict[str, float]:
         """Do one update.
 
@@ -222,18 +227,47 @@ class Trainer:
             files["average"] = self.average
         return files  # pyright: ignore[reportReturnType]
 
+    @ambient.neutral(grad=False)
     def load(self, step: int, files: dict[str, dict[str, Tensor]]) -> None:
-        """Put back what `tensors` returned after `step` updates."""
-        self.step = step
-        with torch.no_grad():
-            for name, parameter in self.network.named_parameters():
-                parameter.copy_(files["weights"][name])
-            if self.average is not None:
-                for name, value in self.average.items():
-                    value.copy_(files["average"][name])
-        self.optimizers.load(files["optimizer"])
-        self.objective_states = [{} for _ in range(self.recipe.accumulate)]
-        for key, value in files["objective"].items():
-            rank, micro, name = key.split(".", 2)
-            if int(rank) == self.world.rank:
-                self.objective_states[int(micro)][name] = value.to(self.world.device)
+        """Put back what `tensors` returned after `step` updates.
+
+        Raises:
+            UserError: Tensors that are not those of this recipe; nothing is put back then.
+        """
+        parameters = dict(self.network.named_parameters())
+        expected = {"weights": parameters} | ({} if self.average is None else {"average": self.average})
+        for kind, own in expected.items():
+            _check_tensors(kind, own, files.get(kind))
+        self.optimizers.check(files.get("optimizer", {}))
+        states = [{} for _ in range(self.recipe.accumulate)]
+        for key, value in files.get("objective", {}).items():
+            rank, micro, name = _place(key, self.recipe.accumulate)
+            if rank == self.world.rank:
+                states[micro][name] = value.to(self.world.device)
+        for kind, own in expected.items():
+            for name, value in own.items():
+                value.copy_(files[kind][name])
+        self.optimizers.load(files.get("optimizer", {}))
+        self.objective_states, self.step = states, step
+
+
+def _check_tensors(kind: str, own: dict[str, Any], given: dict[str, Tensor] | None) -> None:
+    """Refuse tensors whose names, shapes or types are others."""
+    if given is None:
+        raise UserError(f"{kind}.safetensors is missing")
+    for name in sorted(own.keys() | given.keys()):
+        if name not in own or name not in given:
+            raise UserError(f"{kind}.safetensors {'has' if name in given else 'lacks'} {brief(name)}")
+        if (own[name].shape, own[name].dtype) != (given[name].shape, given[name].dtype):
+            raise UserError(
+                f"{name} in {kind}.safetensors is {given[name].dtype} {list(given[name].shape)}, "
+                f"its recipe needs {own[name].dtype} {list(own[name].shape)}"
+            )
+
+
+def _place(key: str, accumulate: int) -> tuple[int, int, str]:
+    """Process, micro-batch and name of a tensor of the objective's state."""
+    rank, micro, name = [*key.split(".", 2), "", ""][:3]
+    if not (rank.isdecimal() and micro.isdecimal() and name and len(micro) < 9 and int(micro) < accumulate):
+        raise UserError(f"objective.safetensors has {brief(key)}, which is no state of the objective")
+    return int(rank), int(micro), name
