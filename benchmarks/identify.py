@@ -157,9 +157,10 @@ def _judge(
     matches = [match for match in found.matches if float(match.spd.mean.mean()) <= far]
     squares = []
     for match in matches:
-        values = {name: estimate.value for name, estimate in match.parameters.items()}
         parts = [
-            target.part(slice(i * _AT_ONCE, (i + 1) * _AT_ONCE)).differences(match.family.predict(part, values))
+            target.part(slice(i * _AT_ONCE, (i + 1) * _AT_ONCE)).differences(
+                match.learner.predict(part.asked.x, part.asked.y)
+            )
             for i, part in enumerate(prompts)
         ]
         # A member may diverge on some of the fresh episodes; then it is not near.

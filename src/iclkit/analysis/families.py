@@ -2,94 +2,16 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable
 from functools import partial
 
 import torch
-from jaxtyping import Float
-from torch import Tensor
 
 from iclkit import learners
+from iclkit.analysis import intercept_families as intercepts
 from iclkit.analysis import responses
-from iclkit.analysis.prompts import Prompts
-from iclkit.analysis.questions import answers
-from iclkit.errors import UserError
-from iclkit.learners import RegressionLearner
+from iclkit.analysis.family import Family, Parameter, log_grid, whole_grid
 from iclkit.tasks import LinearPool, RegressionTask
-
-
-@dataclass(frozen=True)
-class Parameter:
-    """A free parameter of a family, and where it is looked for.
-
-    Args:
-        name: The learner's own name of it.
-        grid: Values from which the search starts, ascending and positive; it never leaves their range. The
-            continuous ones are searched on a logarithmic scale.
-        whole: Whether it is an integer.
-        symbol: What tables and figures call it; by default its name.
-
-    Raises:
-        UserError: A grid that is empty, not ascending or not positive.
-    """
-
-    name: str
-    grid: tuple[float, ...]
-    whole: bool = False
-    symbol: str = ""
-
-    def __post_init__(self) -> None:
-        ascending = all(a < b for a, b in zip(self.grid, self.grid[1:], strict=False))
-        if not (self.grid and self.grid[0] > 0 and ascending):
-            raise UserError(f"the grid of {self.name} must be positive and ascending, given {self.grid}")
-
-
-@dataclass(frozen=True)
-class Family:
-    """Learners that differ in free parameters alone.
-
-    Args:
-        name: As in tables.
-        build: Makes the learner of given parameters.
-        parameters: The free ones.
-        response: For learners that are functions of a context's spectrum: f(s), see `Spectrum`. It gives the
-            predictions of `build` faster; None to call the learner itself.
-        note: What else the name stands for.
-    """
-
-    name: str
-    build: Callable[..., RegressionLearner]
-    parameters: tuple[Parameter, ...] = ()
-    response: Callable[..., Float[Tensor, "B N d"]] | None = None
-    note: str = ""
-
-    def predict(self, prompts: Prompts, values: Mapping[str, float]) -> Float[Tensor, "B N"]:
-        """Predictions of the member with these parameters."""
-        if self.response is None:
-            return answers(self.build(**values), prompts.asked)
-        spectrum = prompts.spectrum
-        return (self.response(spectrum, **values) * spectrum.loads).sum(-1)
-
-    def label(self, values: Mapping[str, float]) -> str:
-        """The member with these parameters as text."""
-        inside = ", ".join(f"{name}={value:.3g}" for name, value in values.items())
-        return f"{self.name} ({inside})" if inside else self.name
-
-
-def log_grid(low: float, high: float, per_decade: int) -> tuple[float, ...]:
-    """Powers of ten from low to high, evenly spaced on a logarithmic scale."""
-    count = round(math.log10(high / low) * per_decade)
-    return tuple(low * (high / low) ** (i / count) for i in range(count + 1))
-
-
-def whole_grid(high: int, ratio: float = 1.3) -> tuple[int, ...]:
-    """Integers from 1 to high, ever farther apart."""
-    values = [1]
-    while values[-1] < high:
-        values.append(min(high, max(values[-1] + 1, round(values[-1] * ratio))))
-    return tuple(values)
 
 
 def zero(task: RegressionTask, points: int) -> Family:
@@ -231,8 +153,15 @@ FAMILIES: dict[str, Callable[[RegressionTask, int], Family | None]] = {
     "zero": zero,
     "averaging": averaging,
     "least squares": least_squares,
+    "mean target": intercepts.mean_target,
+    "averaging with intercept": intercepts.centred_averaging,
+    "least squares with intercept": intercepts.centred_least_squares,
+    "averaging on (1, x)": intercepts.joined_averaging,
+    "least squares on (1, x)": intercepts.joined_least_squares,
     "pool posterior": pool_posterior,
     "ridge": ridge,
+    "ridge with intercept": intercepts.centred_ridge,
+    "ridge on (1, x)": intercepts.joined_ridge,
     "smoothed pool": smoothed_pool,
     "best-rate GD": best_rate_descent,
     "Newton": newton,

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import itertools
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
-from iclkit.analysis.families import Family, Parameter
+from iclkit.analysis.family import Family, Parameter
 from iclkit.analysis.prompts import Prompts
 from iclkit.analysis.targets import Target
 
@@ -78,16 +78,35 @@ class Candidate:
 
 
 @dataclass(frozen=True)
+class Scan:
+    """What the first look at the grid showed, on some of the episodes.
+
+    Args:
+        wholes: Choices of the integers (W).
+        logs: For each of them and each context size the best logarithms of the continuous parameters.
+        losses: The mean squared difference there.
+        constant: The least loss of one member for all context sizes.
+    """
+
+    wholes: Int[Tensor, "W q"]
+    logs: Float[Tensor, "W S p"]
+    losses: Float[Tensor, "W S"]
+    constant: float
+
+
+@dataclass(frozen=True)
 class Fit:
     """The nearest member of a family by the mean squared difference of predictions.
 
     Args:
         family: The family.
         candidates: The best one first, then the others that were refined.
+        scan: The best members of the grid, one for each choice of the integers and each context size.
     """
 
     family: Family
     candidates: tuple[Candidate, ...]
+    scan: Scan
 
     @cached_property
     def values(self) -> dict[str, float]:
@@ -147,6 +166,7 @@ class _Search:
     family: Family
     prompts: Prompts
     target: Target
+    scanned: list[tuple[tuple[int, ...], Tensor, Tensor, float]] = field(default_factory=list)
 
     @cached_property
     def wholes(self) -> list[Parameter]:
@@ -185,15 +205,24 @@ class _Search:
                     break
                 stride //= 2
         finite = (found for found in known.values() if found.loss < math.inf)
-        return Fit(self.family, tuple(sorted(finite, key=lambda c: c.loss)))
+        return Fit(self.family, tuple(sorted(finite, key=lambda c: c.loss)), self._scan())
+
+    def _scan(self) -> Scan:
+        wholes, logs, losses, constant = zip(*self.scanned, strict=True)
+        found = torch.tensor(wholes, dtype=torch.int64).view(len(wholes), -1)
+        return Scan(found, torch.stack(logs), torch.stack(losses), min(constant))
 
     def _start(self, whole: tuple[int, ...]) -> tuple[float, tuple[int, ...], Tensor]:
         """The best point of the grid with given integers, and its loss."""
         points = itertools.product(*(p.grid for p in self.continuous))
         logs = [torch.tensor(point, dtype=torch.float64).log() for point in points]
-        losses = [float(self._residuals(whole, point, *self.scouts).square().mean()) for point in logs]
-        least = min(range(len(logs)), key=losses.__getitem__)
-        return losses[least], whole, logs[least]
+        by_size = torch.stack([self._residuals(whole, point, *self.scouts).square().mean(0) for point in logs])
+        losses = by_size.mean(1)
+        least = int(losses.argmin())
+        best = by_size.min(0)
+        own = (whole, torch.stack(logs)[best.indices], best.values, float(losses[least]))
+        self.scanned.append(own)
+        return float(losses[least]), whole, logs[least]
 
     def _gap(self, parameter: Parameter, value: int) -> int:
         """Half the distance to the next value of the grid."""

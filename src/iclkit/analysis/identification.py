@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from iclkit.analysis.families import Family
+from iclkit.analysis.family import Family
 from iclkit.analysis.fitting import Estimate
 from iclkit.analysis.intervals import Curve, Interval, cell
 from iclkit.analysis.naming import written
 from iclkit.analysis.table import Table
+from iclkit.analysis.variation import Variation
 from iclkit.errors import shown
 from iclkit.learners import RegressionLearner
 from iclkit.tasks import RegressionTask
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 # What "nearest" amounts to, by the share of the learner's mean square that the nearest one leaves unexplained.
 # The root of it is the size of a typical difference against that of a typical prediction: 0.1%, 10%, 30%.
 GRADES = {1e-6: "is", 1e-2: "is close to", 0.1: "resembles"}
+_NOTHING, _ANYWHERE = 1e-6, 1e-5
 _UNLIKE = "is nearest to, but unlike,"
 
 
@@ -39,6 +41,8 @@ class Match:
         excess: By how much its mean SPD is above that of the nearest match, in pairs; for that one, 0. The
             intervals of all families hold together.
         tied: Whether it cannot be told apart from the nearest.
+        variation: How its parameters vary with the context size; None where one value is as good, or far from
+            the learner anyway. Where it is adopted, `learner` and `spd` are those of the varying member.
     """
 
     family: Family
@@ -47,17 +51,55 @@ class Match:
     spd: Curve
     excess: Interval
     tied: bool
+    variation: Variation | None = None
 
     @property
     def fitted(self) -> str:
         """The fitted parameters with their intervals, by their symbols."""
         symbols = {parameter.name: parameter.symbol or parameter.name for parameter in self.family.parameters}
-        return "; ".join(f"{symbols[name]} {found}" for name, found in self.parameters.items())
+        return "; ".join(self.told(name, symbols[name]) for name in self.parameters)
 
     @property
     def label(self) -> str:
         """The family with its fitted parameters."""
+        inside = ", ".join(self.told(name, name) for name in self.parameters if self.varies(name))
+        if inside:
+            return f"{self.family.name} ({inside})"
         return self.family.label({name: found.value for name, found in self.parameters.items()})
+
+    def varies(self, name: str) -> bool:
+        """Whether a parameter varies with the context size."""
+        return self.variation is not None and name in self.variation.estimates
+
+    def told(self, name: str, symbol: str) -> str:
+        """A parameter in words. An interval of one value is none of what varies, and is not said."""
+        other, found = self.variation, self.parameters[name]
+        if other is None:
+            return f"{symbol} {found}"
+        if name in other.constant:
+            return f"{symbol} = {other.constant[name]:.3g}" if other.adopted else f"{symbol} {found}"
+        course = f"varies with the context size: {other.course(name)}"
+        return f"{symbol} {course}" if other.adopted else f"{symbol} = {found.value:.3g} overall, but {course}"
+
+    @property
+    def numbers(self) -> int:
+        """How many numbers were fitted."""
+        count = len(self.parameters)
+        if self.variation is None or not self.variation.adopted:
+            return count
+        return count + len(self.variation.estimates) * (len(self.spd.context_sizes) - 1)
+
+    @property
+    def ends(self) -> bool:
+        """Whether a parameter is the last value that was tried: then something else is meant."""
+        if self.variation is not None and self.variation.adopted:
+            return False
+        return any(found.edge for found in self.parameters.values())
+
+    def explains(self, power: float) -> bool:
+        """Whether it leaves nothing unexplained of a learner of so much mean square, at any context size."""
+        spd = self.spd.mean
+        return not self.ends and float(spd.mean()) <= _NOTHING * power and float(spd.max()) <= _ANYWHERE * power
 
 
 @dataclass(frozen=True)
@@ -107,13 +149,18 @@ class Identification:
     @property
     def grade(self) -> str:
         """What "nearest" amounts to: is, is close to, resembles, or is nearest to, but unlike."""
-        return next((grade for most, grade in GRADES.items() if self.unexplained <= most), _UNLIKE)
+        found = next((grade for most, grade in GRADES.items() if self.unexplained <= most), _UNLIKE)
+        is_it = self.nearest.explains(self.power)
+        return "is close to" if found == "is" and not is_it else found
 
     @property
     def verdict(self) -> str:
         """The answer in one sentence."""
         left = f"{percent(self.unexplained)} of its mean square" if self.unexplained > 1e-6 else "nothing"
         text = f"{self.name} {self.grade} {_told(self.nearest)}, which leaves {left} unexplained"
+        other = self.nearest.variation
+        if other is not None and not other.adopted and self.power:
+            text += f", or {percent(float(other.spd.mean.mean()) / self.power)} where that may vary"
         if self.tied:
             text += f"; cannot be told apart from it: {'; '.join(map(_told, self.tied))}"
         return f"{text}."
@@ -137,7 +184,7 @@ class Identification:
                 for match, least in zip(self.matches, low[index], strict=True)
                 if least[place] <= self.rounding
             ]
-            found.append((min(tied, key=lambda match: len(match.parameters)), len(tied) == 1))
+            found.append((min(tied, key=lambda match: match.numbers), len(tied) == 1))
         return found
 
     def table(self) -> Table:
@@ -196,6 +243,7 @@ class Identification:
                 "unexplained": self.share(match),
                 "tied": match.tied,
                 "spd_by_context_size": _plain(by_size),
+                **_told_by_size(match),
             }
 
         return json.dumps(
@@ -222,8 +270,27 @@ def together(level: float, families: int) -> float:
     return 1 - (1 - level) / max(1, families - 1)
 
 
+def _told_by_size(match: Match) -> dict[str, Any]:
+    other = match.variation
+    if other is None:
+        return {}
+    return {
+        "parameters_by_context_size": {
+            "adopted": other.adopted,
+            "context_sizes": list(other.sizes),
+            "varying": {name: [vars(one) for one in found] for name, found in other.estimates.items()},
+            "constant": dict(other.constant),
+            "powers": {name: list(power) for name, power in other.powers.items()},
+            "gain": _plain(other.gain),
+            "spd": _plain(other.spd.overall()),
+        }
+    }
+
+
 def _told(match: Match) -> str:
-    inside = ", ".join(f"{name} {found}" for name, found in match.parameters.items())
+    # What varies is told with commas.
+    comma = "; " if match.variation is not None else ", "
+    inside = comma.join(match.told(name, name) for name in match.parameters)
     return f"{match.family.name} ({inside})" if inside else match.family.name
 
 

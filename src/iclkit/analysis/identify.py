@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -18,6 +19,7 @@ from iclkit.analysis.prompts import Prompts
 from iclkit.analysis.questions import Questions, ask, check_asked, checked_answers, seeded
 from iclkit.analysis.slow_families import SLOW_FAMILIES
 from iclkit.analysis.targets import Target
+from iclkit.analysis.variation import Variation, vary, worth_a_look
 from iclkit.errors import UserError, unknown
 from iclkit.learners import RegressionLearner, as_learner
 from iclkit.tasks import RegressionTask
@@ -27,6 +29,8 @@ _RESOLUTION = {torch.float64: 1e-12}
 _COARSE = 1e-7
 # How many times as many episodes measure distances as fit parameters.
 _FRESH = 8
+# So many of the nearest families are fitted by context size in any case.
+_NEAREST = 3
 # Episodes whose distances are measured at once.
 _AT_ONCE = 256
 
@@ -54,6 +58,9 @@ def identify(
     Two families are told apart if the bootstrap interval of their paired difference excludes zero (with
     Bonferroni's correction for the number of families) and it is more than rounding; otherwise the simpler one
     is named and the tie reported.
+    Parameters are fitted to every context size too, and said to vary where that is nearer on the other episodes
+    (see `variation.py`). What one member is, nothing simpler is: of all that leave nothing unexplained the one
+    with the fewest parameters is named, and none whose parameter is the last value that was tried.
 
     Args:
         learner: Anything with predict(x [B, N, d], y [B, N]) -> [B, N], or such a function. Its prediction of
@@ -105,7 +112,8 @@ def identify(
         prompts = Prompts.of(asked, fitting)
         fits = [found for family in chosen if (found := fit(family, prompts, target.part(fitting)))]
         distances = _distances(fits, asked, target, measuring)
-        matches = _matches(fits, distances, target.sizes, level, rounding)
+        variations = _variations(fits, distances, asked, target, (fitting, measuring), level, rounding)
+        matches = _matches(fits, distances, variations, target.sizes, level, rounding, measured.power)
     if not matches:
         raise UserError(f"no family comes near {called} with finite predictions; give other families")
     return Identification(called, task, matches, measured.power, measured.outliers, rounding, level, seed)
@@ -147,26 +155,75 @@ def _distances(
     return [torch.cat(part) for part in parts]
 
 
+def _variations(
+    fits: Sequence[Fit],
+    distances: Sequence[Tensor],
+    asked: Questions,
+    target: Target,
+    rows: tuple[slice, slice],
+    level: float,
+    rounding: float,
+) -> list[Variation | None]:
+    """For each fit how its parameters vary with the context size, where they do."""
+    fitting, measuring = rows
+    means = [float(squares.mean().nan_to_num(math.inf)) for squares in distances]
+    near = sorted(means)[:_NEAREST][-1] if means else 0.0
+    best = min((found.candidates[0].loss for found in fits), default=0.0)
+    prompts, wanted = Prompts.of(asked, fitting), target.part(fitting)
+
+    def measure(differences: Callable[[Prompts, Target], Tensor]) -> Tensor:
+        parts = []
+        for start in range(measuring.start, measuring.stop, _AT_ONCE):
+            few = slice(start, min(start + _AT_ONCE, measuring.stop))
+            parts.append(differences(Prompts.of(asked, few), target.part(few)).square())
+        return torch.cat(parts)
+
+    weights, levels = resamples(fitting.stop - fitting.start), (level, together(level, len(fits)))
+    return [
+        vary(found, squares, prompts, wanted, measure, weights, levels, rounding)
+        if worth_a_look(found, best, mean <= near, rounding) and math.isfinite(mean)
+        else None
+        for found, squares, mean in zip(fits, distances, means, strict=True)
+    ]
+
+
 def _matches(
-    fits: Sequence[Fit], distances: Sequence[Tensor], sizes: tuple[int, ...], level: float, rounding: float
+    fits: Sequence[Fit],
+    distances: Sequence[Tensor],
+    variations: Sequence[Variation | None],
+    sizes: tuple[int, ...],
+    level: float,
+    rounding: float,
+    power: float,
 ) -> tuple[Match, ...]:
     """The fitted members with their distances, and which of them tie for the least."""
-    pairs = zip(fits, distances, strict=True)
     # What converged on the episodes of the fit may diverge on others.
-    measured = [(found, Curve(sizes, squares)) for found, squares in pairs if squares.isfinite().all()]
+    measured = [
+        (found, other.spd if other is not None and other.adopted else Curve(sizes, squares), other)
+        for found, squares, other in zip(fits, distances, variations, strict=True)
+        if squares.isfinite().all()
+    ]
     if not measured:
         return ()
-    nearest = min((curve for _, curve in measured), key=lambda curve: float(curve.mean.mean()))
+    nearest = min((curve for _, curve, _ in measured), key=lambda curve: float(curve.mean.mean()))
     strict = together(level, len(measured))
     matches = []
-    for found, curve in measured:
+    for found, curve, other in measured:
         excess = (curve - nearest).overall(strict)
         tied = bool(excess.low <= 0) or float(excess.mean) <= rounding
         parameters = found.estimates(resamples(len(found.candidates[0].losses)), level)
-        member = found.family.build(**found.values)
-        matches.append(Match(found.family, parameters, member, curve, excess, tied))
+        varies = other is not None and other.adopted
+        member = other.member if other is not None and varies else found.family.build(**found.values)
+        matches.append(Match(found.family, parameters, member, curve, excess, tied, other))
     # Of those tied for the least distance the one with the fewest parameters is named; sorting keeps the order.
-    matches.sort(key=lambda m: (not m.tied, len(m.parameters) if m.tied else float(m.excess.mean)))
+    matches.sort(key=lambda m: (not m.tied, m.numbers if m.tied else float(m.excess.mean)))
+    # Nothing is named whose work something simpler does.
+    enough = [match for match in matches if match.explains(power)]
+    if enough:
+        simplest = min(enough, key=lambda match: match.numbers)
+        if simplest.numbers < matches[0].numbers or not matches[0].explains(power):
+            matches.remove(simplest)
+            matches.insert(0, simplest)
     return tuple(matches)
 
 

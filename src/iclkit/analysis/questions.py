@@ -127,6 +127,17 @@ def answers(learner: RegressionLearner, asked: Questions) -> Float[Tensor, "B N"
     return torch.cat(parts)
 
 
+def answers_after(learner: RegressionLearner, asked: Questions, sizes: list[int]) -> Float[Tensor, "B S"]:
+    """A learner's predictions at the queries that follow some context sizes alone; raises as `answers`."""
+    parts, longest = [], max(sizes)
+    with torch.no_grad():
+        for rows in torch.arange(len(asked.x)).split(_AT_ONCE):
+            x, y = moved(learner, asked.x[rows, :longest], asked.y[rows, :longest])
+            (queries,) = moved(learner, asked.queries[rows][:, sizes, None])
+            parts.append(learner.predict_queries(x, y, queries, sizes)[..., 0].to(asked.x.device))
+    return torch.cat(parts)
+
+
 def checked_answers(
     name: str, learner: RegressionLearner, asked: Questions, trusted: bool = False
 ) -> Float[Tensor, "B N"]:

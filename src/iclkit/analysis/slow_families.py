@@ -14,7 +14,7 @@ from torch import Tensor
 
 from iclkit import learners
 from iclkit.analysis import responses
-from iclkit.analysis.families import Family, Parameter, log_grid
+from iclkit.analysis.family import Family, Parameter, log_grid
 from iclkit.analysis.prompts import Spectrum
 from iclkit.tasks import RegressionTask
 
@@ -22,7 +22,7 @@ from iclkit.tasks import RegressionTask
 def greedy_tree(task: RegressionTask, points: int) -> Family:
     """A regression tree of limited depth."""
     depth = Parameter("max_depth", (1, 2, 3, 4, 6, 8), whole=True)
-    return Family("greedy tree", lambda max_depth: learners.GreedyTree(int(max_depth)), (depth,))
+    return Family("greedy tree", lambda max_depth: learners.GreedyTree(int(max_depth)), (depth,), by_size=False)
 
 
 def boosted_trees(task: RegressionTask, points: int) -> Family:
@@ -58,7 +58,9 @@ def averaged_correction(task: RegressionTask, points: int) -> Family:
     )
 
 
-def _averaged_correction(spectrum: Spectrum, steps: float, rate: float, gamma: float) -> Float[Tensor, "B N d"]:
+def _averaged_correction(
+    spectrum: Spectrum, steps: float | Tensor, rate: float | Tensor, gamma: float | Tensor
+) -> Float[Tensor, "B N d"]:
     return responses.corrected_descent(spectrum, steps, rate, gamma / spectrum.counts.clamp(min=1))
 
 

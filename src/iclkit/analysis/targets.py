@@ -52,6 +52,11 @@ class Target:
         scaled = (predictions - self.values) * self.factors
         return torch.minimum(torch.maximum(scaled, -self.limits), self.limits)[:, list(self.sizes)]
 
+    def differences_at(self, predictions: Float[Tensor, "B S"], sizes: list[int]) -> Float[Tensor, "B S"]:
+        """The same of predictions at some context sizes alone."""
+        scaled = (predictions - self.values[:, sizes]) * self.factors[:, sizes]
+        return torch.minimum(torch.maximum(scaled, -self.limits[sizes]), self.limits[sizes])
+
     @property
     def power(self) -> float:
         """The mean square of the differences from predicting 0."""

@@ -17,6 +17,7 @@ from iclkit.learners.curvature import GradientDescentPlusPlus, Newton
 from iclkit.learners.descent import GradientDescent, OnePassSGD
 from iclkit.learners.enumeration import EnumerationBayes
 from iclkit.learners.gaussian_process import GaussianProcess
+from iclkit.learners.intercept import WithIntercept, with_one
 from iclkit.learners.lasso import Lasso
 from iclkit.learners.latent_smc import LatentSMC
 from iclkit.learners.least_squares import LeastSquares
@@ -60,6 +61,7 @@ REGRESSION_LEARNERS: dict[str, Callable[[], RegressionLearner]] = {
     "BoostedTrees": lambda: BoostedTrees(trees=10),  # 100 in publications
     "SmoothedPoolPosterior": lambda: SmoothedPoolPosterior(LinearPool(), 0.5, 0.1),
     "SparseBayesLinear": lambda: SparseBayesLinear(2, 0.5),
+    "WithIntercept": lambda: WithIntercept(Ridge(0.1)),
 }
 
 __all__ = [
@@ -102,7 +104,9 @@ __all__ = [
     "SparseBayesLinear",
     "StudentLearner",
     "TrainedNetwork",
+    "WithIntercept",
     "Zero",
     "as_learner",
     "bayes",
+    "with_one",
 ]

@@ -20,6 +20,8 @@ _COLOURS = ("#d55e00", "#0072b2", "#009e73", "#cc79a7", "#e69f00")
 _REST = "#b4b9c4"
 _QUIET = "#6b7280"
 _DPI = 160
+# Inches of each parameter that varies.
+_MORE = 1.6
 # Shares of the mean squared prediction below which a distance is drawn as none.
 _FLOOR = 1e-7
 
@@ -32,11 +34,16 @@ def identify_figure(found: Identification) -> Figure:
 
     Returns:
         Left: SPD/d to the fitted member of every family by context size, and below which is nearest where.
-        Right: its mean with intervals, as a share of the learner's mean squared prediction too.
+        Right: its mean with intervals, as a share of the learner's mean squared prediction too. Below: the
+        parameters of the nearest that vary with the context size, if any do.
     """
-    figure = Figure(figsize=(12.4, 2.2 + 0.36 * max(9, len(found.matches))), dpi=_DPI, layout="constrained")
+    varying = list(found.nearest.variation.estimates) if found.nearest.variation else []
+    height = 2.2 + 0.36 * max(9, len(found.matches))
+    size = (12.4, height + _MORE * len(varying))
+    figure = Figure(figsize=size, dpi=_DPI, layout="constrained")
     figure.get_layout_engine().set(w_pad=0.08, h_pad=0.06)  # pyright: ignore
-    grid = figure.add_gridspec(2, 2, width_ratios=(1.5, 1), height_ratios=(16, 1))
+    parts = (16 / 17 * height, height / 17, *[_MORE for _ in varying])
+    grid = figure.add_gridspec(len(parts), 2, width_ratios=(1.5, 1), height_ratios=parts)
     colours = {
         match.family.name: colour
         for match, colour in zip(found.matches, (*_COLOURS, *[_REST] * len(found.matches)), strict=False)
@@ -44,7 +51,9 @@ def identify_figure(found: Identification) -> Figure:
     left = figure.add_subplot(grid[0, 0])
     _by_size(left, found, colours)
     _strip(figure.add_subplot(grid[1, 0], sharex=left), found, colours)
-    _means(figure.add_subplot(grid[:, 1]), found, colours)
+    _means(figure.add_subplot(grid[:2, 1]), found, colours)
+    for row, name in enumerate(varying, 2):
+        _parameter(figure.add_subplot(grid[row, 0], sharex=left), found.nearest, name)
     # No line ends between a sign and its number.
     verdict = re.sub(r"([=≤≥]) ", "\\1\u00a0", found.verdict)
     figure.suptitle("\n".join(textwrap.wrap(verdict, 125)), size=12, color=INK, x=0.01, ha="left")
@@ -98,6 +107,21 @@ def _strip(axes: Axes, found: Identification, colours: dict[str, str]) -> None:
     axes.spines["left"].set_visible(False)
 
 
+def _parameter(axes: Axes, match: Match, name: str) -> None:
+    """A parameter that varies, by context size, with intervals; none where it is not known within a decade."""
+    assert match.variation is not None
+    symbol = next(p.symbol or p.name for p in match.family.parameters if p.name == name)
+    course = zip(match.variation.sizes, match.variation.estimates[name], strict=True)
+    known = [(n, found) for n, found in course if n and found.high <= 10 * found.low]
+    for n, one in known:
+        axes.plot([n, n], [one.low, one.high], color=_COLOURS[0], linewidth=2, alpha=0.5)
+    axes.plot([n for n, _ in known], [one.value for _, one in known], "o", color=_COLOURS[0], markersize=4)
+    axes.set_yscale("log")
+    axes.set_ylabel(f"{symbol} of\n{match.family.name}", size=10, color=INK)
+    axes.grid(axis="y", color="#e5e7eb", linewidth=0.8)
+    _plain(axes)
+
+
 def _means(axes: Axes, found: Identification, colours: dict[str, str]) -> None:
     dim, floor = found.task.dim, _floor(found)
     for row, match in enumerate(found.matches):
@@ -137,9 +161,13 @@ def _label(match: Match) -> str:
     """The family with its parameters; their intervals are in the table."""
     parts = []
     for parameter in match.family.parameters:
-        found = match.parameters[parameter.name]
+        found, symbol = match.parameters[parameter.name], parameter.symbol or parameter.name
+        if match.variation is not None and match.variation.adopted:
+            constant = match.variation.constant.get(parameter.name)
+            parts.append(f"{symbol}(n)" if constant is None else f"{symbol} = {constant:.3g}")
+            continue
         sign = {"": "=", "low": "≤", "high": "≥"}[found.edge]
-        parts.append(f"{parameter.symbol or parameter.name} {sign} {found.value:.3g}")
+        parts.append(f"{symbol} {sign} {found.value:.3g}")
     return f"{match.family.name}   {', '.join(parts)}" if parts else match.family.name
 
 
