@@ -24,6 +24,7 @@ from iclkit.analysis.equivariance import (
     log_densities,
     prior_sets,
     real_sets,
+    together,
 )
 from iclkit.analysis.real_data import PAIRS
 from iclkit.analysis.table import Table
@@ -43,8 +44,7 @@ def main() -> None:
     torch.set_num_threads(1)
     model = iclkit.load(options.model, "energy")
     console, longest = Console(width=160), max(options.sizes)
-    pairs = [real_sets(load().values, options.splits, longest) for load in PAIRS.values()]
-    real = Sets(torch.cat([pair.context for pair in pairs]), torch.cat([pair.points for pair in pairs]))
+    real = together(real_sets(load().values, options.splits, longest) for load in PAIRS.values())
     assert model.task is not None
     prior = prior_sets(model.task, options.datasets, longest)
     costs = []

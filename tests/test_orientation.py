@@ -142,10 +142,10 @@ def test_scores_and_far_points() -> None:
 
 def test_by_default_where_the_prior_is_the_same_from_all_sides() -> None:
     plain = learner()
-    assert plain._count == 2
-    assert dataclasses.replace(plain, standardise=False)._count == 1
-    assert dataclasses.replace(plain, task=FinitePool(GaussianMixtures(), size=4))._count == 1
-    assert dataclasses.replace(plain, task=None)._count == 1
+    assert plain.averaged == 2
+    assert dataclasses.replace(plain, standardise=False).averaged == 1
+    assert dataclasses.replace(plain, task=FinitePool(GaussianMixtures(), size=4)).averaged == 1
+    assert dataclasses.replace(plain, task=None).averaged == 1
     x = skewed(8, 2)
     assert plain.condition(x).energy(x).equal(learner(transforms=2).condition(x).energy(x))
 

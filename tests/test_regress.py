@@ -195,6 +195,21 @@ def test_orders_average_densities() -> None:
     np.testing.assert_allclose(found.log_density(y), np.log(densities), rtol=1e-7)
 
 
+@pytest.mark.parametrize("orders", [2, 4])
+def test_the_order_of_the_columns_does_not_matter(orders: int) -> None:
+    x, y = table(12)
+    x[:, 0] = np.arange(12) % 2  # two columns of zeros and ones, whose kurtosis is the same
+    x[:, 1] = np.arange(12) % 4 < 2
+    learner, other = load("rugged", "regression"), np.roll(np.arange(x.shape[1]), 1)[::-1]
+    found = ConditionedRegression(learner, x, y, orders=orders)
+    turned = ConditionedRegression(learner, x[:, other] * [10, 1, 1e-3] + 5, y, orders=orders)
+    moved = turned.predict(x[:, other] * [10, 1, 1e-3] + 5)
+    np.testing.assert_allclose(moved.mean, found.predict(x).mean, rtol=1e-6)
+    np.testing.assert_allclose(turned.leave_one_out().std, found.leave_one_out().std, rtol=1e-6)
+    one = [ConditionedRegression(learner, z, y, orders=1).predict(z).mean for z in (x, x[:, other])]
+    assert np.abs(one[0] - one[1]).max() > 1e-3, "a network that does not care would test nothing"
+
+
 def test_longer_contexts_are_drawn_from_in_every_order() -> None:
     x, y = table(40)
     regression = ConditionedRegression(load("rugged", "regression"), x, y, orders=4)

@@ -97,9 +97,11 @@ class ConditionedRegression:
         target: Name of the target, for messages.
         allow_longer: Take more rows than the model was trained on, with a warning. If not, each order (see
             below) takes as many as it was trained on, drawn at random.
-        orders: What a causal network says depends a little on the order of rows and columns. Average its
-            densities over so many orders: the given one, and random ones. The mean density of several is also
-            the better one: by Jensen's inequality its log-likelihood is above the mean of theirs.
+        orders: What a causal network returns depends a little on the order of rows and columns. Average its
+            densities over so many orders: of the rows the given one, and random ones; of the columns one that
+            their values decide, and random ones of that, so that the same columns in another order give the
+            same answer. The mean density of several is also the better one: by Jensen's inequality its
+            log-likelihood is above the mean of theirs. 1 takes rows and columns as they are given.
         seed: Seed of the orders.
 
     Raises:
@@ -134,6 +136,8 @@ class ConditionedRegression:
         generator = torch.Generator().manual_seed(seed)
         self._rows = _orders(orders, len(x), generator, first=longest == len(x))
         self._columns = _orders(orders, x.shape[1], generator)
+        if orders > 1:
+            self._columns = _by_values(self._x, self._y)[self._columns]
 
     def predict(self, points: Array) -> Predictions:
         """The distributions of the target at points [m, d] after the whole context."""
@@ -230,6 +234,22 @@ def _orders(count: int, size: int, generator: torch.Generator, first: bool = Tru
     if first:
         drawn[0] = torch.arange(size)
     return drawn
+
+
+def _by_values(x: Float[Tensor, "n d"], y: Float[Tensor, " n"]) -> Int[Tensor, " d"]:
+    """An order of the columns that does not depend on the given one: by kurtosis, then by correlation with y.
+
+    Neither changes with a column's units or sign. The targets decide between equals alone (two columns of zeros
+    and ones, say), so a row that is left out is not told by the order of the columns.
+    """
+    centred = x - x.mean(0)
+    centred = centred / centred.abs().amax(0)
+    variance = centred.square().mean(0)
+    kurtosis = centred.pow(4).mean(0) / variance.square()
+    slope = ((centred * (y - y.mean())[:, None]).mean(0) / variance.sqrt()).abs()
+    # Rounded: sums in another order of the rows must not decide.
+    keys = [(float(f"{k:.9g}"), float(f"{s:.9g}")) for k, s in zip(kurtosis, slope, strict=True)]
+    return torch.tensor(sorted(range(len(keys)), key=keys.__getitem__))
 
 
 def _averaged(said: GaussianMixture, orders: int) -> GaussianMixture:

@@ -7,7 +7,7 @@ return the same for both; what is measured is the difference of the log densitie
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -62,6 +62,12 @@ def real_sets(
         torch.stack([torch.randperm(len(values), generator=generator)[:taken] for _ in range(splits)])
     ]
     return Sets(x[:, :longest], x[:, longest:])
+
+
+def together(parts: Iterable[Sets]) -> Sets:
+    """All data sets of several collections."""
+    parts = list(parts)
+    return Sets(torch.cat([part.context for part in parts]), torch.cat([part.points for part in parts]))
 
 
 def axis_maps(count: int, dim: int, seed: int = 0) -> dict[str, Float[Tensor, "B d d"]]:

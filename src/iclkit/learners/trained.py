@@ -156,7 +156,7 @@ class EnergyDensity(DensityLearner):
     ) -> EnergyLandscape:
         """The landscape in the network's own units, averaged over transforms and orders of the context."""
         dtype = self.network.readout.weight.dtype
-        turned = orientations(context, self._count)  # [T, *B, d, d]
+        turned = orientations(context, self.averaged)  # [T, *B, d, d]
         orders = self._orders(context.shape[-2]).to(context.device)
         members = len(turned) * len(orders)
         if members == 1:
@@ -173,8 +173,8 @@ class EnergyDensity(DensityLearner):
         return EnergyLandscape(energy, self.dim, batch, every.centre[0], scale, anchors)
 
     @property
-    def _count(self) -> int:
-        """How many transforms the energy is averaged over."""
+    def averaged(self) -> int:
+        """How many transforms the energy is averaged over: what `transforms` says, or its default."""
         if self.transforms is not None:
             return self.transforms
         return 2 if self.standardise and self.task is not None and self.task.rotation_invariant else 1

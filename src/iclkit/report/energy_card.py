@@ -8,7 +8,9 @@ from typing import Any
 
 from iclkit.analysis.calibration import calibrate
 from iclkit.analysis.density import CONTEXT_SIZES, Divergence, kl_by_context
-from iclkit.analysis.real_data import ALL_PAIRS, Pair, PairResult, baselines, compare_on, standing
+from iclkit.analysis.equivariance import CONTEXT_SIZES as AXES_SIZES
+from iclkit.analysis.equivariance import axis_changes, changes_table, prior_sets, real_sets, together
+from iclkit.analysis.real_data import ALL_PAIRS, PAIRS, Pair, PairResult, baselines, compare_on, standing
 from iclkit.analysis.real_data import CONTEXT_SIZES as REAL_SIZES
 from iclkit.analysis.sampling import sample_quality
 from iclkit.analysis.table import Table
@@ -45,6 +47,7 @@ def energy_sections(
     ]
     if learner.standardise and learner.dim == 2 and real_splits:
         sections.append(_real(learner, real_splits))
+        sections.append(_axes(learner, learner.task, max(2, datasets // 20), max(1, real_splits // 6)))
     return [*sections, _limits(learner)]
 
 
@@ -69,8 +72,9 @@ def _introduction(learner: EnergyDensity, description: dict[str, Any], size: int
 
 def _measured(learner: EnergyDensity, task: DensityTask, datasets: int) -> str:
     """Divergence, calibration and samples on the prior itself, and outside of it."""
-    # On its own prior the data have their units already: what is judged is the network, not the whitening.
-    learner = dataclasses.replace(learner, standardise=False)
+    # On its own prior the data have their units already: what is judged is the network, not the whitening
+    # nor the axes.
+    averaged, learner = learner.averaged, dataclasses.replace(learner, standardise=False, transforms=1)
     reference = bayes(task)
     shown = [n for n in CONTEXT_SIZES if n <= learner.limit]
     exact = isinstance(reference, MixtureFilter)
@@ -89,6 +93,7 @@ def _measured(learner: EnergyDensity, task: DensityTask, datasets: int) -> str:
         f"{where}; the largest value is {found.kl.mean[worst]:.3f}, at {found.kl.context_sizes[worst]} points. "
         f"{_reference_error(found, task, reference, shown, min(40, datasets))}\n",
         found.table(shown).markdown(),
+        "" if averaged == 1 else _own_axes(learner, averaged, task, shown, max(2, datasets // 5)),
         f"\n**Calibration** ({fewer} data sets): how much of what comes next lies in the model's regions of "
         "highest density; the temperature that would fit best (right: 1); log Z (right: 0); the mean square "
         "error of the score relative to the score's mean square; the standard deviation over orders of the "
@@ -100,6 +105,21 @@ def _measured(learner: EnergyDensity, task: DensityTask, datasets: int) -> str:
     if isinstance(task, GaussianMixtures) and task.dim == 2:
         parts.append(_elsewhere(learner, reference, max(2, datasets // 5)))
     return "\n".join(parts)
+
+
+def _own_axes(learner: EnergyDensity, averaged: int, task: DensityTask, sizes: list[int], datasets: int) -> str:
+    """What it costs on the prior itself to be shown contexts in their own axes."""
+    judged = dataclasses.replace(learner, transforms=averaged)
+    reference = bayes(task)
+    turned, given = (
+        kl_by_context(reference, each, task, sizes, datasets, seed=_SEED).kl for each in (judged, learner)
+    )
+    means = [float(curve.mean.mean()) for curve in (turned, given)]
+    return (
+        f"\nThat is the network itself. By default it sees data in {averaged} orientations of their own, which "
+        "forget how the prior's axes lay: over the mean of these sizes "
+        f"{means[0]:.3f} nats, where the network itself has {means[1]:.3f} ({datasets} of the data sets)."
+    )
 
 
 def _elsewhere(learner: EnergyDensity, trained: DensityLearner, datasets: int) -> str:
@@ -150,6 +170,24 @@ def _real(learner: EnergyDensity, splits: int, pairs: Mapping[str, Callable[[], 
     )
 
 
+def _axes(learner: EnergyDensity, task: DensityTask, datasets: int, splits: int) -> str:
+    """How far densities move when the data's axes change."""
+    sizes = [n for n in AXES_SIZES if n <= learner.limit]
+    real = together(real_sets(load().values, splits, max(sizes)) for load in PAIRS.values())
+    prior = prior_sets(task, datasets, max(sizes), seed=_SEED + 5)
+    tables = [changes_table(axis_changes(learner, sets, sizes), sizes).markdown() for sets in (real, prior)]
+    return (
+        "## Change of axes\n\nScaling, turning, reflecting or shearing the columns says nothing of the data. "
+        "Absolute change of held-out log densities, in nats: the mean, and in parentheses the largest. The "
+        f"energy is averaged over {learner.averaged} transforms (the context's own axes and their mirror "
+        "image); `transforms=24` averages over more, at as many times the cost. How widths are shrunk still "
+        "depends on the columns, most at few points, so turns and triangular maps change something.\n\n"
+        f"{len(PAIRS)} pairs of columns of real data, {splits} splits each, in their own units:\n\n"
+        f"{tables[0]}\n"
+        f"{datasets} data sets of its prior, each seen through a matrix of normal numbers:\n\n{tables[1]}"
+    )
+
+
 def _gain(result: PairResult, size: int) -> str:
     gain = result.gain(size).interval()[0]
     return f"{gain.mean:+.3f} [{gain.low:+.3f}, {gain.high:+.3f}]"
@@ -166,6 +204,8 @@ def _limits(learner: EnergyDensity) -> str:
     if learner.standardise:
         lines += [
             "Fewer than two points have no units, so such a context is taken to be in standard units already.",
+            "A turn of the columns, or a triangular map (one column added to another), changes densities, most "
+            "at few points (see change of axes).",
             "Outliers far from all else stretch the units in which the rest is seen; heavy tails, sharp edges, "
             "rings and exact duplicates are not in the prior.",
         ]

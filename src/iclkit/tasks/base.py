@@ -44,7 +44,8 @@ class Task(ABC):
 class DensityTask(Task):
     """A distribution over datasets of points.
 
-    `rotation_invariant` tells whether a dataset turned or reflected about the origin is as likely as it was.
+    `rotation_invariant` tells whether a dataset turned or reflected about the origin is as likely as it was, or
+    nearly so.
     """
 
     dim: int

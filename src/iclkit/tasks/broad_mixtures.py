@@ -125,8 +125,8 @@ class BroadMixtures(DensityTask):
         raw = Mixtures(log_weights, part["means"], factor)
 
         mean, covariance = raw.moments()
-        # The Cholesky factor of the covariance whitens; the episode's law is rotation invariant, so the choice
-        # of the square root does not matter.
+        # The Cholesky factor of the covariance whitens. The raw mixture is the same from all sides; of this one
+        # that is nearly true, for the factor's last axis is turned towards the narrow direction of the raw one.
         whiten = invert_lower(cholesky(covariance))
         symmetric = 0.5 * (part["jitter"] + part["jitter"].mT)
         matrix = exp_symmetric(self.jitter * symmetric) @ whiten
