@@ -76,7 +76,7 @@ def _stopped_after(seconds: float) -> Iterator[None]:
     """End what hangs, as far as Python can."""
 
     def stop(number: int, frame: object) -> None:
-        raise TimeoutError(f"still running after {seconds:.0f} s")
+        raise RuntimeError(f"still running after {seconds:.0f} s")
 
     before = signal.signal(signal.SIGALRM, stop)
     signal.setitimer(signal.ITIMER_REAL, seconds)

@@ -12,5 +12,7 @@ COUNTED = 100_000
 COUNTED_TEXT = 1 << 24
 # Lines of comments before the first row.
 MOST_COMMENTS = 100_000
+# Rows without any value among the others: as many as a spreadsheet has.
+MOST_EMPTY = 1 << 20
 # Bytes that come in by a pipe, which are kept on disk while they are read.
 MOST_PIPED = 1 << 28

@@ -155,7 +155,7 @@ def columns_like(
     elif count == len(places):
         chosen, how = list(range(count)), f"in this order: {listed(wanted.names)}"
     elif columns is not None and by_number:
-        chosen, how = [found.place(int(column)) for column in columns], "by their numbers"
+        chosen, how = [found.place(column) for column in columns], "by their numbers"
     elif columns is not None:
         chosen, how = found.choose(columns), "as chosen"  # names that only a file with a header has
     else:

@@ -7,21 +7,25 @@ are counted from 1, as an editor shows them.
 
 from __future__ import annotations
 
-import csv
+import contextlib
 import itertools
-from collections.abc import Iterator, Sequence
+import math
+from array import array
+from collections.abc import Generator, Iterable, Sequence
+from typing import NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
 
 from iclkit.data import guesses
-from iclkit.data.bounds import COUNTED, COUNTED_TEXT, LARGEST, LONGEST_ROW, MOST_COLUMNS
+from iclkit.data.bounds import COUNTED, COUNTED_TEXT, LARGEST
 from iclkit.data.opened import Opened
+from iclkit.data.rows import Empty, Row, Rows
 from iclkit.data.text import Text
 from iclkit.errors import UserError, short, unknown
 
-# Lines that guesses look at, and characters.
-_SNIFFED, _SNIFFED_TEXT = 50, 1 << 18
+# Lines that guesses look at, and characters of one and of all.
+_SNIFFED, _SNIFFED_LINE, _SNIFFED_TEXT = 50, 1 << 16, 1 << 18
 
 
 class Delimited:
@@ -46,8 +50,8 @@ class Delimited:
         self.notes: list[str] = []
         self._width = 0  # columns, once they are known
         self._first = 0  # the header's line, if it is among the rows; lines are counted from 1
-        self._seen = 0  # characters read so far
-        beginning = list(itertools.islice(self._rows(), 2))
+        self._rows = Rows(self._text, self._delimiter)
+        beginning = list(itertools.islice(self._after_header(), 2))
         if not beginning:
             count = self._text.comments.count
             raise UserError(f"{self._label} is empty: it has {f'{count} comments and ' * bool(count)}no rows")
@@ -55,51 +59,110 @@ class Delimited:
         names = self._named([cells for _, cells in beginning], header)
         self.named = names is not None
         names = names or [""] * len(beginning[0][1])
+        # Files that were joined have more than one mark of byte order.
+        names = [name.strip("\ufeff ") for name in names]
         self.names = tuple(name or f"column {index}" for index, name in enumerate(names, 1))
         self._width = len(self.names)
-        if self._width > MOST_COLUMNS:
-            raise UserError(f"{self._label} has {self._width:,} columns, at most {MOST_COLUMNS:,} are accepted")
 
-    def count(self, enough: int | None = None) -> tuple[int, bool]:
-        """Number of rows, and whether these are all: counting stops some way above `enough`.
+    def count(self) -> int:
+        """Number of rows.
 
         Raises:
             UserError: A row of another length.
         """
-        rows, self._seen = 0, 0
-        empty: list[int] = []
-        for _ in self._rows(empty):
-            rows += 1
-            if enough is not None and rows > enough and (rows > COUNTED or self._seen > COUNTED_TEXT):
-                return rows, False
-        if empty:
-            what = "row without any value was" if len(empty) == 1 else "rows without any value were"
-            self.notes.append(f"{len(empty):,} {what} left out (the first is line {empty[0]})")
-        return rows, True
+        empty = Empty()
+        with contextlib.closing(self._after_header(empty)) as rows:
+            count = sum(1 for _ in rows)
+        self._tell_empty(empty)
+        return count
 
-    def take(self, rows: int, kept: NDArray[np.int64] | None, columns: Sequence[int]) -> NDArray[np.float64]:
-        """Numbers in the chosen columns of all rows, or of the rows kept (ascending, counted from 0).
+    def take(self, kept: NDArray[np.int64], columns: Sequence[int]) -> NDArray[np.float64]:
+        """Numbers in the chosen columns of the rows kept (ascending, counted from 0).
 
         Raises:
             UserError: A cell that holds no finite number.
         """
-        values = np.empty((rows if kept is None else len(kept), len(columns)))
-        taken: Iterator[tuple[int, list[str]]] = self._rows()
-        if kept is not None:
-            wanted = set(kept.tolist())
-            taken = (row for index, row in enumerate(taken) if index in wanted)
-        place = 0
-        marks: dict[str, str] = {}
-        for line, cells in itertools.islice(taken, len(values)):
-            values[place] = [self._number(cells[index], line, index, marks, place == 0) for index in columns]
-            place += 1
-        if place < len(values):
-            raise UserError(f"{self._label} was changed while it was read; read it again")
+        wanted = set(kept.tolist())
+        with contextlib.closing(self._after_header()) as rows:
+            found, count, _ = self._numbers((row for index, row in enumerate(rows) if index in wanted), columns)
+        if count < len(kept):
+            raise self._changed()
+        return self._checked(found, columns, kept)
+
+    def take_all(self, columns: Sequence[int], most: int) -> tuple[NDArray[np.float64], int, bool]:
+        """Numbers in the chosen columns of all rows, in one pass.
+
+        Args:
+            columns: Places of the columns.
+            most: Rows to hold; where there are more, they are counted some way beyond.
+
+        Returns:
+            Numbers of the first `most` rows, the number of rows, and whether these are all.
+
+        Raises:
+            UserError: A cell of those rows that holds no finite number, or a row of another length.
+        """
+        empty = Empty()
+        with contextlib.closing(self._after_header(empty)) as rows:
+            found, count, whole = self._numbers(rows, columns, most)
+        if whole:
+            self._tell_empty(empty)
+        return self._checked(found, columns), count, whole
+
+    def _numbers(
+        self, rows: Iterable[Row], columns: Sequence[int], most: int | None = None
+    ) -> tuple[NDArray[np.float64], int, bool]:
+        """Numbers, NaN for what is none; how many rows there were, and whether these were all."""
+        numbers, marks = array("d"), {}
+        count, whole, plain = 0, True, self._delimiter != ";"
+        before = self._rows.characters
+        for line, cells in rows:
+            count += 1
+            if most is not None and count > most:
+                if count > COUNTED or self._rows.characters - before > COUNTED_TEXT:
+                    whole = False
+                    break
+                continue
+            if plain:
+                with contextlib.suppress(ValueError):
+                    # Python's underscores between digits make no number.
+                    numbers.extend([math.nan if "_" in cells[i] else float(cells[i]) for i in columns])
+                    continue
+            numbers.extend([self._number(cells[i], line, i, marks, count == 1) for i in columns])
         if "," in marks:
-            cell = short(marks[","])
             value = guesses.parse(marks[","], decimal_comma=True)
-            self.notes.append(f"commas are read as decimal marks: {cell!r} as {value:.12g}")
+            self.notes.append(f"commas are read as decimal marks: {short(marks[','])!r} as {value:.12g}")
+        values = np.frombuffer(numbers) if numbers else np.empty(0)
+        return values.reshape(-1, len(columns)), count, whole
+
+    def _checked(
+        self, values: NDArray[np.float64], columns: Sequence[int], kept: NDArray[np.int64] | None = None
+    ) -> NDArray[np.float64]:
+        """Numbers that were read without looking at each; the first that is none is refused."""
+        bad = ~(np.abs(values) < LARGEST).all(1)
+        if bad.any():
+            first = int(bad.argmax())
+            self._refuse(first if kept is None else int(kept[first]), columns, first == 0)
         return values
+
+    def _tell_empty(self, empty: Empty) -> None:
+        what = "row without any value was" if empty.count == 1 else "rows without any value were"
+        note = f"{empty.count:,} {what} left out (the first is line {empty.line})"
+        if empty.count and note not in self.notes:
+            self.notes.append(note)
+
+    def _changed(self) -> UserError:
+        return UserError(f"{self._label} was changed while it was read; read it again")
+
+    def _refuse(self, row: int, columns: Sequence[int], first: bool) -> NoReturn:
+        """Say what is wrong with a row, counted from 0."""
+        with contextlib.closing(self._after_header()) as rows:
+            line, cells = next(itertools.islice(rows, row, None), (0, []))
+        if not line:
+            raise self._changed()
+        for index in columns:
+            self._number(cells[index], line, index, {}, first)
+        raise self._changed()
 
     def _number(self, cell: str, line: int, index: int, marks: dict[str, str], first: bool) -> float:
         value = guesses.parse(cell)
@@ -109,16 +172,16 @@ class Delimited:
                 marks.setdefault(",", cell)
         elif "." in cell:
             marks.setdefault(".", cell)
+        if value is not None and abs(value) < LARGEST and len(marks) < 2:
+            return value
         where = f"{self._label}, line {line}, column {short(self.names[index])!r}"
         if guesses.is_missing(cell):
             raise UserError(f"{where}: the value is missing ({cell!r}); fill it in or drop the row")
         if value is None:
             raise UserError(f"{where}: {cell[:40]!r} is not a number{self._hint(cell, line, first)}")
-        if not abs(value) < LARGEST:
-            raise UserError(f"{where}: {cell[:40]!r} is infinite or too large; drop the row or rescale")
         if len(marks) > 1:
             raise UserError(f"{where}: {cell[:40]!r} mixes decimal commas and decimal points; use points alone")
-        return value
+        raise UserError(f"{where}: {cell[:40]!r} is infinite or too large; drop the row or rescale")
 
     def _hint(self, cell: str, line: int, first: bool) -> str:
         if cell.startswith("#"):
@@ -166,79 +229,16 @@ class Delimited:
     def _beginning(self) -> list[str]:
         """Lines to guess from."""
         lines, size = [], 0
-        for line in self._text.lines():
+        for line in itertools.islice(self._text.lines(), self._text.comments.lines, None):
             if line.strip():
-                lines.append(line)
+                lines.append(line[:_SNIFFED_LINE])
                 size += len(line)
             if len(lines) >= _SNIFFED or size > _SNIFFED_TEXT:
                 break
         return lines
 
-    def _rows(self, empty: list[int] | None = None) -> Iterator[tuple[int, list[str]]]:
-        """Line number and stripped cells of every row after the header.
-
-        Args:
-            empty: Receives the lines of rows without any value, which are left out. Blank lines count where
-                rows stand on both sides of them.
-        """
-        offset = self._text.comments.lines
-        taken: list[str] = []  # lines of one row; more than one where quotes hold the ends of others
-        reader = csv.reader(self._fed(taken), delimiter=self._delimiter, skipinitialspace=True)
-        last, blank, found = "", [], False
-        try:
-            for cells in reader:
-                line, last = offset + reader.line_num, taken[0]
-                if len(taken) > 1:
-                    self._check_quotes(taken, line - len(taken) + 1)
-                taken.clear()
-                if line <= self._first:
-                    continue
-                cells = [cell.strip() for cell in cells]
-                if not any(cells):
-                    (blank if len(cells) < 2 else empty if empty is not None else []).append(line)
-                    continue
-                if self._width and len(cells) != self._width:
-                    raise UserError(
-                        f"{self._label}, line {line} has {len(cells)} columns, "
-                        f"the lines before it {self._width}"
-                    )
-                if empty is not None and found:
-                    empty.extend(blank)
-                blank.clear()
-                found = True
-                yield line, cells
-        except csv.Error as error:
-            raise UserError(
-                f"{self._label}, line {offset + reader.line_num}: cannot be read ({error})"
-            ) from None
-        # A quote that is never closed holds all that follows.
-        self._check_quotes([last], offset + reader.line_num)
-
-    def _fed(self, taken: list[str]) -> Iterator[str]:
-        """Lines for the parser of rows, noted in `taken` until it is cleared."""
-        size = 0
-        for line in self._text.lines():
-            size = size + len(line) if taken else len(line)
-            self._seen += len(line)
-            if size > LONGEST_ROW:
-                raise UserError(
-                    f"{self._label}: quotes hold more than {LONGEST_ROW:,} characters together as one row; "
-                    "one of them is not closed"
-                )
-            taken.append(line)
-            yield line.strip() + "\n" if self._delimiter == " " else line
-
-    def _check_quotes(self, lines: list[str], line: int) -> None:
-        """Whether quotes close where they should: else they may have swallowed rows."""
-        if all('"' not in text for text in lines):
-            return
-        text = [part.strip() + "\n" for part in lines] if self._delimiter == " " else lines
-        try:
-            list(csv.reader(text, delimiter=self._delimiter, skipinitialspace=True, strict=True))
-        except csv.Error as error:
-            raise UserError(
-                f"{self._label}, line {line}: a quote is not closed as it should be ({error})"
-            ) from None
+    def _after_header(self, empty: Empty | None = None) -> Generator[Row]:
+        return self._rows.after(self._first, self._width, empty)
 
 
 def _left_out(comments: int, like_rows: int) -> str:

@@ -14,8 +14,6 @@ _TYPED = {"\\t": "\t"}
 # Semicolons go before commas, for where they separate, commas may be decimal.
 _TRIED = ("\t", ";", ",", " ")
 _MISSING = {"", "na", "n/a", "n.a.", "nan", "null", "none", "?", "-", "--", ".", *EXCEL_ERRORS}
-# Digits beyond these change no double.
-_LONGEST_NUMBER = 1000
 
 
 def is_missing(cell: str) -> bool:
@@ -30,7 +28,7 @@ def parse(cell: str, decimal_comma: bool = False) -> float | None:
         cell: The cell. Python's underscores between digits do not count as a number.
         decimal_comma: Whether one comma between digits is the decimal mark.
     """
-    if "_" in cell or len(cell) > _LONGEST_NUMBER:
+    if "_" in cell:
         return None
     try:
         return float(cell)

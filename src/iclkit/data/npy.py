@@ -64,26 +64,33 @@ class Array:
         self.names = tuple(f"column {i + 1}" for i in range(self._data.shape[1]))
         self.notes: list[str] = []
 
-    def count(self, enough: int | None = None) -> tuple[int, bool]:
-        """Number of rows, and whether these are all."""
-        return len(self._data), True
+    def count(self) -> int:
+        """Number of rows."""
+        return len(self._data)
 
-    def take(self, rows: int, kept: NDArray[np.int64] | None, columns: Sequence[int]) -> NDArray[np.float64]:
-        """Numbers in the chosen columns of all rows, or of the rows kept (ascending, counted from 0).
+    def take_all(self, columns: Sequence[int], most: int) -> tuple[NDArray[np.float64], int, bool]:
+        """Numbers of the first `most` rows, the number of rows, and that these are all.
+
+        Raises:
+            UserError: A value that is not finite, or too large.
+        """
+        rows = len(self._data)
+        return self.take(np.arange(rows), columns) if rows <= most else np.empty((0, 0)), rows, True
+
+    def take(self, kept: NDArray[np.int64], columns: Sequence[int]) -> NDArray[np.float64]:
+        """Numbers in the chosen columns of the rows kept (ascending, counted from 0).
 
         Raises:
             UserError: A value that is not finite, or too large.
         """
         # A mapped file is read only where it is touched.
-        data = self._data if kept is None else self._data[kept]
         with np.errstate(over="ignore", invalid="ignore"):
-            values = np.array(data[:, list(columns)], dtype=np.float64)
+            values = np.array(self._data[np.ix_(kept, np.array(columns))], dtype=np.float64)
             bad = ~(np.abs(values) < LARGEST)
         if bad.any():
             row, column = (int(i) for i in np.argwhere(bad)[0])
-            line = row if kept is None else int(kept[row])
             raise UserError(
-                f"{self._label}, row {line + 1}, {self.names[columns[column]]}: "
+                f"{self._label}, row {int(kept[row]) + 1}, {self.names[columns[column]]}: "
                 f"{values[row, column]} is missing, infinite or too large; drop the row"
             )
         return values

@@ -60,17 +60,19 @@ def opened(path: Path) -> Iterator[Opened]:
             yield _checked(kept, "the table on standard input")
         return
     try:
-        mode = path.stat().st_mode
+        status = path.stat()
     except (FileNotFoundError, NotADirectoryError):
         raise UserError(f"there is no file {path}") from None
     except (OSError, ValueError) as error:
         raise UserError(f"{path} cannot be read: {_reason(error)}") from None
-    if stat.S_ISFIFO(mode):
+    if stat.S_ISFIFO(status.st_mode):
         raise UserError(
             f"{path} is a pipe and not a regular file; write - for the file and redirect: ... - < PIPE"
         )
-    if not stat.S_ISREG(mode):
+    if not stat.S_ISREG(status.st_mode):
         raise UserError(f"{path} is not a regular file; name a .csv or .npy file")
+    if status.st_size == 0:  # so are files that the system makes up, some of which never end
+        raise UserError(f"{path} is empty")
     try:
         yield _checked(path, str(path))
     except OSError as error:

@@ -122,24 +122,25 @@ def _read(
         )
         source.notes += [told] if told else []
 
-    rows, all_counted = source.count(None if subsample is not None else max_rows)
+    fits = MOST_NUMBERS // len(chosen)
+    most = fits if max_rows is None else min(max_rows, fits)
+    rows = 0 if subsample is None else source.count()
+    if subsample is None or rows <= subsample:
+        values, rows, all_counted = source.take_all(chosen, most)
+        held = rows
+    else:
+        held, all_counted, values = subsample, True, np.empty((0, 0))
+        if held <= most:
+            values = source.take(np.sort(np.random.default_rng(seed).choice(rows, held, replace=False)), chosen)
     if rows == 0:
         raise UserError(f"{file.label} is empty: it has a header but no rows")
-    held = rows if subsample is None else min(rows, subsample)
-    if not isinstance(advice, str):
-        advice = advice(held)
-    if max_rows is not None and held > max_rows:
+    if held > most:
         stated = f"{held:,}" if all_counted else f"over {held - 1:,}"
-        raise UserError(f"{file.label} has {stated} rows, at most {max_rows:,} are accepted; {advice}")
-    if held * len(chosen) > MOST_NUMBERS:
-        raise UserError(
-            f"{file.label} has {held:,} rows of {len(chosen):,} columns, at most {MOST_NUMBERS:,} numbers are "
-            f"accepted; choose columns, or {advice}"
-        )
-    kept = None
-    if held < rows:
-        kept = np.sort(np.random.default_rng(seed).choice(rows, held, replace=False))
-    values = source.take(rows, kept, chosen)
+        if not isinstance(advice, str):
+            advice = advice(held)
+        if max_rows is None or held <= max_rows:
+            advice = f"{MOST_NUMBERS:,} numbers are held at most; choose columns, or {advice}"
+        raise UserError(f"{file.label} has {stated} rows, at most {most:,} are accepted; {advice}")
     names = tuple(source.names[place] for place in chosen)
     notes = tuple(f"{file.label}: {note}" for note in source.notes)
     return Table(values, names, source.named, rows, tuple(chosen), len(source.names), notes)

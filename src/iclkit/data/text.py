@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import re
-from collections.abc import Iterator
+from collections.abc import Generator, Iterable
 from dataclasses import dataclass
 
-from iclkit.data.bounds import LONGEST_ROW, MOST_COMMENTS
+from iclkit.data.bounds import LONGEST_ROW, MOST_COMMENTS, MOST_EMPTY
 from iclkit.data.opened import Opened
 from iclkit.errors import UserError
 
@@ -49,25 +51,19 @@ class Text:
         self._encoding = _encoding(file)
         self.comments = self._comments()
 
-    def lines(self) -> Iterator[str]:
-        """The lines after the comments, with their ends.
+    def commented(self) -> Generator[str]:
+        """The comments, without their #."""
+        with contextlib.closing(self.lines()) as lines:
+            for line in itertools.islice(lines, self.comments.lines):
+                if line.strip():
+                    yield _uncommented(line)
+
+    def lines(self) -> Generator[str]:
+        """All lines, comments included, with their ends.
 
         Raises:
             UserError: A line that is too long, or bytes that are no text.
         """
-        for number, line in enumerate(self._all(), 1):
-            if number > self.comments.lines:
-                yield line
-
-    def commented(self) -> Iterator[str]:
-        """The comments, without their #."""
-        for number, line in enumerate(self._all(), 1):
-            if number > self.comments.lines:
-                return
-            if line.strip():
-                yield _uncommented(line)
-
-    def _all(self) -> Iterator[str]:
         number = 0
         with self._path.open(encoding=self._encoding, newline="") as file:
             try:
@@ -78,17 +74,22 @@ class Text:
                             f"{self.label}, line {number} is longer than the {LONGEST_ROW:,} characters "
                             "that are accepted; write one row a line"
                         )
-                    # Files that were joined have marks of byte order inside.
-                    yield line.lstrip("\ufeff") if number == 1 else line
+                    yield line
             except UnicodeError:
                 name = "UTF-8" if self._encoding == "utf-8-sig" else self._encoding.upper()
                 raise UserError(f"{self.label} is not {name} text; save it as CSV in UTF-8") from None
 
     def _comments(self) -> Comments:
+        with contextlib.closing(self.lines()) as lines:
+            return self._commented_before(lines)
+
+    def _commented_before(self, all_lines: Iterable[str]) -> Comments:
         lines = count = 0
         last = None
-        for number, line in enumerate(self._all(), 1):
+        for number, line in enumerate(all_lines, 1):
             if not line.strip():
+                if number > MOST_EMPTY:
+                    raise UserError(f"{self.label} begins with more than {MOST_EMPTY:,} blank lines; drop them")
                 continue
             if not _is_comment(line):
                 return Comments(number - 1, count, last)
