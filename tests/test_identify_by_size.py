@@ -13,6 +13,7 @@ from torch import Tensor
 from iclkit.analysis.families import FAMILIES
 from iclkit.analysis.identification import Identification
 from iclkit.analysis.identify import identify
+from iclkit.cli.specs import parse_learner
 from iclkit.errors import UserError
 from iclkit.learners import (
     Averaging,
@@ -225,6 +226,15 @@ def test_an_intercept_is_what_centring_by_hand_gives(offset: float) -> None:
             found = learner.predict(x, y)
             torch.testing.assert_close(found[:, n], right, rtol=1e-9, atol=1e-9)
             assert (found[:, 0] == 0).all()
+
+
+def test_an_intercept_is_written_as_it_is_made() -> None:
+    assert parse_learner("with-intercept(ridge(0.25))") == WithIntercept(Ridge(0.25))
+    for text in ("with-intercept(lasso(0.1))", "with-intercept(linear(dim=3))", "with-intercept(2)"):
+        with pytest.raises(UserError, match="an intercept goes with Zero"):
+            parse_learner(text)
+    with pytest.raises(UserError, match="Ridge"):
+        parse_learner("ridge(ridge(1))")
 
 
 def test_an_intercept_goes_with_what_is_centred_alone() -> None:

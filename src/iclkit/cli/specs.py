@@ -215,12 +215,15 @@ def _check_kind(parameter: inspect.Parameter, value: Any, owner: str) -> None:
 
 
 def _value(node: ast.expr, owner: str) -> Any:
-    """A literal, a fraction of numbers, or a task."""
+    """A literal, a fraction of numbers, a task, or a learner."""
     if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Div):
         top, bottom = _value(node.left, owner), _value(node.right, owner)
         if isinstance(top, int | float) and isinstance(bottom, int | float) and bottom:
             return top / bottom
     if isinstance(node, ast.Call):
+        known, name = _learners(), ast.unparse(node.func)
+        if _find(name, _tasks()) is None and _find(name, known) is not None:
+            return _build(node, known, "learner")  # one that another is made of
         return _build(node, _tasks(), "task")
     if isinstance(node, ast.List | ast.Tuple):
         return tuple(_value(item, owner) for item in node.elts)
