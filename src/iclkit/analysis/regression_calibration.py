@@ -138,7 +138,8 @@ def _check_causal(
 
     def respond(changed: Tensor, others: Tensor, rows: Tensor) -> Tensor:
         found = torch.zeros_like(others)
-        found[:, sizes] = _judged(learner, changed, others, sizes, y[rows])[1]
+        # A standardised learner gives its densities in float64, whatever the targets are.
+        found[:, sizes] = _judged(learner, changed, others, sizes, y[rows])[1].to(found)
         return found
 
     before = respond(x.clone(), y.clone(), torch.arange(len(x)))
