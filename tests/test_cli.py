@@ -592,6 +592,7 @@ def test_interrupt_ends_in_one_line(workplace: Path) -> None:
     _, err = child.communicate(timeout=60)
     assert child.returncode == 130
     assert err.splitlines()[-1] == "iclkit: error: interrupted"
+    assert "go on by: iclkit train" in err.splitlines()[-2]
     assert "Traceback" not in err
 
 

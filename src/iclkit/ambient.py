@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 _AUTOCAST = ("cpu", "cuda", "mps", "xpu")
@@ -27,6 +27,19 @@ _FLOATS = {
     torch.rand,
     torch.randn,
     torch.zeros,
+}
+# Functions that draw, as far as modules use them for their initial weights.
+_DRAWS = {
+    torch.normal,
+    torch.rand,
+    torch.randn,
+    torch.randint,
+    torch.randperm,
+    Tensor.normal_,
+    Tensor.uniform_,
+    nn.init.kaiming_uniform_,
+    nn.init.normal_,
+    nn.init.uniform_,
 }
 # Functions whose result is of the default type if Python numbers with a fraction are all they are given.
 _OF_NUMBERS = {torch.arange, torch.as_tensor, torch.asarray, torch.full, torch.scalar_tensor, torch.tensor}
@@ -61,6 +74,38 @@ def neutral(*, grad: bool | None = None) -> Iterator[None]:
         if torch.get_default_dtype() != torch.float32:
             stack.enter_context(_Float32())
         yield
+
+
+@contextlib.contextmanager
+def drawing_from(generator: torch.Generator) -> Iterator[None]:
+    """A block whose draws come from a generator where they would come from the process's own.
+
+    For code of torch that takes none, as the initial weights of its modules do. The process's own generator is
+    neither used nor set, so other threads may draw meanwhile. The numbers are those that it would give in the
+    same state.
+
+    Args:
+        generator: On the CPU.
+    """
+    with _Drawing(generator):
+        yield
+
+
+class _Drawing(TorchFunctionMode):
+    def __init__(self, generator: torch.Generator) -> None:
+        super().__init__()
+        self._generator = generator
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        if func is torch.randn_like:  # older versions of torch give it no generator
+            like = args[0]
+            return torch.randn(like.shape, generator=self._generator, dtype=like.dtype, device=like.device)
+        if func in _DRAWS and kwargs.get("generator") is None:
+            kwargs = {**kwargs, "generator": self._generator}
+        return func(*args, **kwargs)
 
 
 class _Float32(TorchFunctionMode):

@@ -87,13 +87,15 @@ def replace_folder(path: Path, files: Mapping[str, bytes]) -> None:
 def _filled(path: Path, files: Mapping[str, bytes]) -> Path:
     """An unfinished folder beside the place of one, with its files on the disk."""
     partial = path.with_name(PARTIAL + path.name)
-    with disk.naming(path), _removed_on_failure(partial):
-        _remove(partial)
-        partial.mkdir(parents=True)
+    with _removed_on_failure(partial):
+        with disk.naming(path):
+            _remove(partial)
+            partial.mkdir(parents=True)
         for name, content in files.items():
             with disk.naming(path / name):
                 _write(partial / name, content)
-        disk.sync_folder(partial)
+        with disk.naming(path):
+            disk.sync_folder(partial)
     return partial
 
 

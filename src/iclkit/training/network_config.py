@@ -7,7 +7,6 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
-import torch
 from torch import nn
 
 from iclkit import ambient
@@ -17,7 +16,7 @@ from iclkit.networks import PLAIN, AttentionVariant, Layout
 from iclkit.regression.network import InContextRegressor
 from iclkit.regression.registers import Register
 from iclkit.sequences import TokenTransformer
-from iclkit.training.seeds import mix
+from iclkit.training.seeds import generator, mix
 
 # Four bytes each, as many for the gradient and twice as many for an optimiser: 16 GB.
 MOST_WEIGHTS = 10**9
@@ -71,8 +70,7 @@ class NetworkConfig(ABC):
     def build(self, seed: int = 0) -> Any:
         """A freshly initialised network, a function of `seed` alone; the global generator is left as it was."""
         self.check_size()
-        with ambient.neutral(grad=True), torch.random.fork_rng(devices=[]):
-            torch.default_generator.manual_seed(mix(seed, "weights"))
+        with ambient.neutral(grad=True), ambient.drawing_from(generator(mix(seed, "weights"))):
             return self.make()
 
 

@@ -13,6 +13,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from iclkit import ambient
 from iclkit.energy import EnergyTransformer
 from iclkit.errors import UserError, unknown
 from iclkit.networks import Hooked
@@ -47,8 +48,7 @@ def network_of(model: Any) -> Hooked:
 
 def untrained(network: Hooked, seed: int = 0) -> Hooked:
     """A network of the same shape with fresh weights, a function of the seed alone."""
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(seed)
+    with ambient.neutral(grad=True), ambient.drawing_from(torch.Generator().manual_seed(seed)):
         if isinstance(network, InContextRegressor | EnergyTransformer | TokenTransformer):
             fresh: Hooked = type(network)(**network.arguments)
         else:
