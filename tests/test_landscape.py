@@ -16,6 +16,7 @@ from iclkit.energy.network import EnergyTransformer
 from iclkit.energy.quadrature import integrate
 from iclkit.energy.rejection import draw
 from iclkit.energy.samplers import HMC, MALA, Langevin
+from iclkit.energy.student import Student
 from iclkit.errors import UserError
 from iclkit.tasks import BroadMixtures, GaussianMixtures, Mixtures
 
@@ -148,9 +149,11 @@ class TestAnnealing:
 
     def test_a_constant_added_to_the_energy_comes_off_exactly(self):
         law = gaussian(0.5, 4, 1, 0.7)
+        start = Student(
+            torch.zeros(1, 1, 4), torch.eye(4)[None, None], torch.full((1, 1), 8.0), torch.zeros(1, 1).bool()
+        )
         one, other = (
-            anneal(lambda x, c=c: c - law.log_prob(x), torch.zeros(1, 4), torch.eye(4)[None], generator())
-            for c in (0.0, 40.0)
+            anneal(lambda x, c=c: c - law.log_prob(x[:, 0])[:, None], start, generator()) for c in (0.0, 40.0)
         )
         # float32: 40 more or less in each of some 20 increments of the log weight.
         assert (one.log_integral - other.log_integral).item() == pytest.approx(40, abs=1e-3)
@@ -396,6 +399,7 @@ def test_a_far_point_of_the_context_hides_nothing():
         found = landscape(law, 1.0, held).log_partition()
         # float32 of points near 10,000: steps of 1e-3, in units of 0.3.
         assert abs(found.estimate.item() + SHIFT) < 3e-3
+        assert found.error.item() < 2e-3
 
 
 def test_a_constant_that_is_not_known_is_refused():

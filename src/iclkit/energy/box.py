@@ -92,5 +92,10 @@ def to_standard(
     return torch.linalg.solve(scale.double() / row, offset).mT
 
 
+def to_data(z: Float[Tensor, "B M d"], centre: Float[Tensor, "B d"], scale: Float[Tensor, "B d d"]) -> Tensor:
+    """x = centre + A z, in the energy's own precision and on its device."""
+    return centre[:, None] + z.to(centre) @ scale.mT
+
+
 # Standard deviation of a logistic variable: what a uniform density over the box becomes.
 STRETCHED_SCALE = math.pi / math.sqrt(3)

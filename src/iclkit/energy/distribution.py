@@ -85,7 +85,7 @@ class LandscapeDistribution(Distribution):
         """The log density inside the box, -inf outside it."""
         if not self._truncate:
             return log_density
-        box = self.landscape._box()
+        box = self.landscape._integral.box
         flat = points.to(box.centre).reshape(len(box.centre), -1, self.landscape.dim)
         inside = box.contains(flat).view(points.shape[:-1])
         return torch.where(inside, log_density, -math.inf)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from functools import cached_property
 from typing import Any, Literal, overload
 
 import torch
@@ -11,18 +12,14 @@ from jaxtyping import Float
 from torch import Tensor
 
 from iclkit.arrays import as_tensor
-from iclkit.energy import rejection
 from iclkit.energy.affine import Affine, check_affine
-from iclkit.energy.annealing import Annealed, anneal
 from iclkit.energy.border import check_energy, evaluating
-from iclkit.energy.box import STRETCHED_SCALE, Box, Stretched
 from iclkit.energy.chains import Chains, Energy, Sampler, energy_and_gradient
 from iclkit.energy.distribution import LandscapeDistribution
-from iclkit.energy.partition import QUADRATURE_DIMS, LogPartition, by_annealing, by_quadrature, require_decay
-from iclkit.energy.quadrature import Quadrature, integrate
+from iclkit.energy.integral import Integral
+from iclkit.energy.partition import QUADRATURE_DIMS, LogPartition, require_decay
 from iclkit.energy.samplers import HMC
 from iclkit.energy.starts import Start, literal, starting_points
-from iclkit.energy.tails import Tails, probe
 from iclkit.errors import UserError
 
 _DEFAULT_SAMPLER = HMC(steps=10, warmup=50)
@@ -82,10 +79,7 @@ class EnergyLandscape:
             self._anchors = None if anchors is None else anchors.detach().to(centre).expand(count, -1, dim)
         check_affine(self._scale, "scale of a landscape")
         check_energy(energy, self._centre[:, None], self._scale)
-        self._quadratures: dict[tuple[float, int], Quadrature] = {}
-        self._annealed: Annealed | None = None
-        self._tails: Tails | None = None
-        self._stretched: EnergyLandscape | None = None
+        self._integral = Integral(energy, self._centre, self._scale, self._anchors)
 
     @property
     def centre(self) -> Float[Tensor, "*B d"]:
@@ -127,13 +121,7 @@ class EnergyLandscape:
             The estimate, its error and the method; scalars if the landscape is unbatched. Where exp(-E) has
             no finite integral, that over the box (see `normalise`), with an infinite error.
         """
-        if self.dim <= QUADRATURE_DIMS:
-            quadrature = self._integrate(tolerance, max_evaluations)
-            return self._report(by_quadrature(quadrature, self._probe(), self._centre))
-        tails = self._probe()
-        if tails.proper.all():
-            return self._report(by_annealing(self._anneal(generator), tails, self._centre))
-        return self._report(by_annealing(self._stretch()._anneal(generator), tails, self._centre))
+        return self._report(self._integral.log_partition(tolerance, max_evaluations, generator))
 
     @overload
     def sample(
@@ -164,10 +152,11 @@ class EnergyLandscape:
     ) -> Any:
         """Draw points from exp(-E) / Z.
 
-        Without a sampler, up to three dimensions: independent draws by rejection from the quadrature (over
-        its box; at most a thousandth of the mass is lost). Above three: HMC chains started from annealed
-        particles. With a sampler: its chains, preconditioned by `scale` and started from the same draws or
-        particles, so that every mode has its share of them; the draws are spread evenly over the kept states.
+        Without a sampler, up to three dimensions: independent draws by rejection from the quadrature (at most
+        a thousandth of the mass is lost). Above three: HMC chains started from annealed particles. Where
+        exp(-E) has no finite integral, within the box (see `normalise`). With a sampler: its chains,
+        preconditioned by `scale` and started from the same draws or particles, so that every mode has its
+        share of them; the draws are spread evenly over the kept states.
 
         Chains that are told where to start have yet to find the mass, so each gives one draw: its last state.
         With start="uniform" and precondition=False, `Langevin` is the published sampler's equation, draw for
@@ -199,14 +188,14 @@ class EnergyLandscape:
         if literal(sampler) and start is None:
             start = "uniform"
         if sampler is None and start is None and self.dim <= QUADRATURE_DIMS:
-            chains = self._independent(size, generator)
+            chains = self._integral.draw(size, generator)
             draws = chains.points
         else:
             sampler = sampler or _DEFAULT_SAMPLER
             scale = self._scale if precondition and not literal(sampler) else None
             if start is None:
                 kept = sampler.steps // getattr(sampler, "thin", 1)
-                first = self._starts(max(4, math.ceil(size / kept)), generator)
+                first = self._integral.starts(max(4, math.ceil(size / kept)), generator)
             else:
                 first = starting_points(start, size, self._centre, self.batch, generator)
             chains = sampler.run(self._energy, first, generator, scale)
@@ -237,8 +226,8 @@ class EnergyLandscape:
                 nat.
         """
         if not truncate:
-            require_decay(self._probe().decay)
-        found = self._within_box() if truncate else self.log_partition()
+            require_decay(self._integral.tails.decay)
+        found = self._report(self._integral.within_box()) if truncate else self.log_partition()
         found.require_density()
         return LandscapeDistribution(self, found, truncate, generator)
 
@@ -263,65 +252,21 @@ class EnergyLandscape:
 
     def box(self) -> Float[Tensor, "*B"]:
         """Half-width, in units of `scale`, of the box that `truncate` restricts to."""
-        return self._out(self._box().half_width.to(self._centre))
-
-    def _box(self) -> Box:
-        return Box.around(self._centre, self._scale, self._anchors)
-
-    def _probe(self) -> Tails:
-        if self._tails is None:
-            with evaluating(self._energy, grad=False):
-                self._tails = probe(self._energy, self._centre, self._scale, self._box().half_width)
-        return self._tails
-
-    def _within_box(self) -> LogPartition:
-        """log Z of the density within the box."""
-        if self.dim <= QUADRATURE_DIMS:
-            return self._report(by_quadrature(self._integrate(), None, self._centre))
-        return self._report(by_annealing(self._stretch()._anneal(), None, self._centre))
-
-    def _stretch(self) -> EnergyLandscape:
-        """The box drawn out over the whole space (see `Box.stretch`): the landscape of t, batched."""
-        if self._stretched is None:
-            with evaluating(self._energy, grad=False):
-                box, zeros = self._box(), torch.zeros_like(self._centre)
-                anchors = None if self._anchors is None else box.unstretch(self._anchors)
-                scale = STRETCHED_SCALE * torch.eye(self.dim).to(zeros)
-                energy = Stretched(self._energy, box)
-                self._stretched = EnergyLandscape(energy, self.dim, len(zeros), zeros, scale, anchors)
-        return self._stretched
-
-    def _integrate(self, tolerance: float = 1e-3, max_evaluations: int = 500_000) -> Quadrature:
-        key = (tolerance, max_evaluations)
-        if key not in self._quadratures:
-            with evaluating(self._energy, grad=False):
-                self._quadratures[key] = integrate(
-                    self._energy, self._centre, self._scale, self._anchors, tolerance, max_evaluations
-                )
-        return self._quadratures[key]
-
-    def _anneal(self, generator: torch.Generator | None = None) -> Annealed:
-        if self._annealed is None:
-            generator = generator or torch.Generator(self._centre.device).manual_seed(0)
-            with evaluating(self._energy, grad=False):
-                self._annealed = anneal(self._energy, self._centre, self._scale, generator)
-        return self._annealed
-
-    def _independent(self, size: int, generator: torch.Generator | None) -> Chains:
-        with evaluating(self._energy, grad=False):
-            return rejection.draw(self._energy, self._centre, self._scale, self._integrate(), size, generator)
+        return self._out(self._integral.box.half_width.to(self._centre))
 
     def _sample_within_box(self, size: int, generator: torch.Generator | None) -> Float[Tensor, "*B S d"]:
+        """Draws of the density within the box: independent for d <= 3, of chains that it holds above."""
         if self.dim <= QUADRATURE_DIMS:
-            return self._out(self._independent(size, generator).points)
-        return self._out(self._box().stretch(self._stretch().sample(size, generator=generator)))
+            return self._out(self._integral.draw_within_box(size, generator).points)
+        return self._out(self._integral.box.stretch(self._stretched.sample(size, generator=generator)))
 
-    def _starts(self, chains: int, generator: torch.Generator | None) -> Float[Tensor, "B C d"]:
-        if self.dim <= QUADRATURE_DIMS:
-            return self._independent(chains, generator).points
-        if not self._probe().proper.all():
-            return self._box().stretch(self._stretch()._starts(chains, generator))
-        return self._anneal().resample(chains, generator)
+    @cached_property
+    def _stretched(self) -> EnergyLandscape:
+        """The box drawn out over the whole space (see `Box.stretch`): the landscape of t, batched."""
+        inner = self._integral.stretched
+        stretched = EnergyLandscape(inner.energy, self.dim, len(self._centre), inner.centre, inner.scale)
+        stretched._integral = inner  # what is known of it already
+        return stretched
 
     def _flatten(self, points: Any) -> tuple[Float[Tensor, "B M d"], torch.Size]:
         """Points as one axis per context, and the shape that their energies shall have."""

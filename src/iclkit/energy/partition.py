@@ -9,6 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from iclkit.energy.annealing import Annealed
+from iclkit.energy.outside import Outside
 from iclkit.energy.quadrature import Quadrature
 from iclkit.energy.tails import FALL, Tails
 from iclkit.errors import UserError
@@ -25,7 +26,7 @@ class LogPartition:
         estimate: log Z, in nats. Where exp(-E) has no finite integral, that over the box (see
             `EnergyLandscape.normalise`).
         error: One standard error of it, in nats; infinite where exp(-E) has no finite integral. By quadrature:
-            how much the last refinement changed. By annealing: that of the mean of the weights.
+            how much the last refinement changed. By annealing: that of the sum of mean weights.
         method: How it was found, in words.
         boundary: Share of the mass in the outermost cells of the quadrature's box (0 for annealing).
         evaluations: Energies (or their gradients) evaluated per context.
@@ -78,18 +79,27 @@ def _which(values: Tensor, index: Tensor) -> str:
     return f" in context {int(index)}" if values.numel() > 1 else ""
 
 
-def by_quadrature(result: Quadrature, tails: Tails | None, like: Tensor) -> LogPartition:
+def by_quadrature(
+    result: Quadrature, tails: Tails | None, outside: Outside | None, like: Tensor
+) -> LogPartition:
     """Report a quadrature, in the dtype and on the device of `like`; without tails, that over the box."""
     count = len(result.cells) // max(len(result.half_width), 1)
-    evaluations = result.evaluations + (tails.evaluations if tails else 0)
-    method = f"adaptive quadrature, {count} cells, {evaluations} evaluations a context"
-    error = result.error
+    evaluations, estimate, error = result.evaluations, result.log_integral, result.error
     if tails is not None:
-        error = (error + result.boundary).masked_fill(~tails.proper, torch.inf)
+        evaluations += tails.evaluations
+        error = error + result.boundary
+    if tails is not None and outside is not None:
+        evaluations += outside.evaluations
+        whole = torch.logaddexp(estimate, outside.log_integral)
+        share = (outside.log_integral - whole).exp()
+        both = (1 - share) * result.error + share * outside.error
+        estimate, error = torch.where(tails.proper, whole, estimate), torch.where(tails.proper, both, error)
+    if tails is not None:
+        error = error.masked_fill(~tails.proper, torch.inf)
     return LogPartition(
-        result.log_integral.to(like),
+        estimate.to(like),
         error.to(like),
-        method,
+        f"adaptive quadrature, {count} cells, {evaluations} evaluations a context",
         result.boundary.to(like),
         evaluations,
         None if tails is None else tails.decay.to(like),
@@ -99,8 +109,8 @@ def by_quadrature(result: Quadrature, tails: Tails | None, like: Tensor) -> LogP
 def by_annealing(result: Annealed, tails: Tails | None, like: Tensor) -> LogPartition:
     """Report annealed importance sampling; without tails, that over the box."""
     method = (
-        f"annealed importance sampling, {result.log_weights.shape[1]} particles, "
-        f"{result.evaluations} gradients a context"
+        f"annealed importance sampling, {result.log_weights.shape[1]} parts of {result.log_weights.shape[2]} "
+        f"particles, {result.evaluations} gradients a context"
     )
     error = result.error
     if tails is not None:

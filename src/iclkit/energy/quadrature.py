@@ -22,7 +22,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from iclkit.energy.box import HALF_WIDTH, Box, to_standard
+from iclkit.energy.box import HALF_WIDTH, Box, to_data, to_standard
 from iclkit.energy.cells import DEPTH, PER_AXIS, Cells, Rule, first_cells, grid, owner_logsumexp
 from iclkit.energy.chains import Energy
 from iclkit.errors import UserError
@@ -30,6 +30,8 @@ from iclkit.threads import one_thread
 
 # Contexts that are integrated by one thread: their cells are too few to be shared.
 _FEW = 16
+
+_STEEP = 6.0  # nats between the nodes of a cell that holds much of the mass: too many for so few nodes
 
 
 @dataclass(frozen=True)
@@ -61,6 +63,7 @@ def integrate(
     anchors: Float[Tensor, "B n d"] | None = None,
     tolerance: float = 1e-3,
     max_evaluations: int = 500_000,
+    half_width: Float[Tensor, " B"] | None = None,
 ) -> Quadrature:
     """Integrate exp(-E) over a box for each of B energies.
 
@@ -71,13 +74,14 @@ def integrate(
         anchors: Points at which narrow modes may sit; the box is widened to hold them.
         tolerance: Relative error at which a context's refinement stops.
         max_evaluations: Refinement also stops before a context would take more than this.
+        half_width: That of the boxes, if it is not to depend on the anchors.
 
     Returns:
         The integral with its error; the error exceeds `tolerance` where `max_evaluations` stopped the
         refinement.
     """
     with one_thread(where=len(centre) <= _FEW and centre.device.type == "cpu"):
-        return _integrate(energy, centre, scale, anchors, tolerance, max_evaluations)
+        return _integrate(energy, centre, scale, anchors, tolerance, max_evaluations, half_width)
 
 
 def _integrate(
@@ -87,10 +91,11 @@ def _integrate(
     anchors: Tensor | None,
     tolerance: float,
     max_evaluations: int,
+    half_width: Tensor | None,
 ) -> Quadrature:
     batch, dim = centre.shape
     evaluate = _Evaluator(energy, centre, scale)
-    half_width = Box.around(centre, scale, anchors).half_width.cpu()
+    half_width = (Box.around(centre, scale, anchors).half_width if half_width is None else half_width).cpu()
     anchor_z = torch.zeros(batch, 0, dim, dtype=torch.float64)
     if anchors is not None and anchors.shape[1]:
         anchor_z = to_standard(anchors, centre, scale).cpu()
@@ -189,11 +194,6 @@ class _Anchors:
         return torch.logaddexp(cells.log_error, worst)
 
 
-def to_data(z: Float[Tensor, "B M d"], centre: Float[Tensor, "B d"], scale: Float[Tensor, "B d d"]) -> Tensor:
-    """x = centre + A z, in the energy's own precision and on its device."""
-    return centre[:, None] + z.to(centre) @ scale.mT
-
-
 def _children(parents: Cells, evaluate: _Evaluator) -> Cells:
     """Halve the cells along every axis; what that changed in a cell's integral is its children's error."""
     dim = parents.corner.shape[1]
@@ -237,6 +237,9 @@ def _to_cut(
     cut[order] = (running > tolerance / 2) & (total > tolerance)[cells.owner[order]]
     heavy = cells.log_mass - log_total > math.log(tolerance / 100)
     cut |= cells.too_wide_beside(heavy, half_width)
+    # Few nodes far apart may agree by chance with those of the cell that was cut.
+    steep = cells.log_density.amax(1) - cells.log_density.amin(1) > _STEEP
+    cut |= steep & (cells.log_mass - log_total > math.log(10 * tolerance))
     # In a box that was widened to hold a far anchor, the middle is cut as finely as in the usual one.
     middle = ((cells.corner < HALF_WIDTH) & (cells.corner + cells.width[:, None] > -HALF_WIDTH)).all(1)
     cut |= middle & (cells.width > 2.01 * HALF_WIDTH / PER_AXIS[dim])

@@ -18,9 +18,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from iclkit.energy.box import to_data
 from iclkit.energy.cells import Cells, Rule
 from iclkit.energy.chains import Chains, Energy
-from iclkit.energy.quadrature import Quadrature, to_data
+from iclkit.energy.quadrature import Quadrature
 from iclkit.errors import UserError
 
 _PILOT = 2048
