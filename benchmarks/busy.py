@@ -3,8 +3,8 @@
 python -m benchmarks.busy
 
 Each call is timed with one thread and with two, in turn, alone and beside as many busy processes as there are
-processors less one. With two threads operations that wait for one another would take tens of times longer
-beside another process; the guard of `iclkit.threads` keeps small calls to one.
+processors less one. Two threads once as the package runs it, where `iclkit.threads` keeps small calls to one,
+and once throughout.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from rich.console import Console
 from rich.table import Table
 
 import iclkit
+from iclkit.threads import _here
 
 _BUSY = "while True: pass"
 
@@ -54,11 +55,13 @@ def tasks() -> dict[str, Callable[[], object]]:
     }
 
 
-def seconds(call: Callable[[], object], threads: int) -> float:
-    """Time of one call with so many threads."""
+def seconds(call: Callable[[], object], threads: int, guarded: bool = True) -> float:
+    """Time of one call with so many threads; without the guard, as within a block that has its one thread."""
     torch.set_num_threads(threads)
+    _here.depth = int(not guarded)
     start = time.perf_counter()
     call()
+    _here.depth = 0
     return time.perf_counter() - start
 
 
@@ -68,7 +71,7 @@ def main() -> None:
     repeats = parser.parse_args().repeats
     cores = os.cpu_count() or 2
     table = Table(title=f"medians of {repeats}, {cores} processors")
-    for column in ("call", "beside", "1 thread", "2 threads", "ratio"):
+    for column in ("call", "beside", "1 thread", "2 threads", "ratio", "2 throughout", "its ratio"):
         table.add_column(column, justify="left" if column == "call" else "right")
     calls = tasks()
     for call in calls.values():
@@ -76,10 +79,14 @@ def main() -> None:
     for others in (0, max(1, cores - 1)):
         with busy(others):
             for name, call in calls.items():
-                times = [(seconds(call, 1), seconds(call, 2)) for _ in range(repeats)]
-                one, two = (statistics.median(column) for column in zip(*times, strict=True))
-                table.add_row(name, f"{others} busy", f"{one:.3f} s", f"{two:.3f} s", f"{two / one:.2f}x")
-    Console(width=100).print(table)
+                times = [
+                    (seconds(call, 1), seconds(call, 2), seconds(call, 2, guarded=False))
+                    for _ in range(repeats)
+                ]
+                one, *more = (statistics.median(column) for column in zip(*times, strict=True))
+                cells = [cell for two in more for cell in (f"{two:.3f} s", f"{two / one:.2f}x")]
+                table.add_row(name, f"{others} busy", f"{one:.3f} s", *cells)
+    Console(width=120).print(table)
 
 
 if __name__ == "__main__":

@@ -43,7 +43,7 @@ _DRAWS = {
 }
 # Functions whose result is of the default type if Python numbers with a fraction are all they are given.
 _OF_NUMBERS = {torch.arange, torch.as_tensor, torch.asarray, torch.full, torch.scalar_tensor, torch.tensor}
-# Functions that are asked for a type by their name or by an argument that is no dtype.
+# Functions whose name, or an argument that is no dtype, states the type of their result.
 _CASTS = {Tensor.double, Tensor.half, Tensor.bfloat16, Tensor.to, Tensor.type, Tensor.view}
 
 
@@ -62,7 +62,7 @@ def neutral(*, grad: bool | None = None) -> Iterator[None]:
     with contextlib.ExitStack() as stack:
         if torch.is_inference_mode_enabled():
             stack.enter_context(torch.inference_mode(False))
-            # Leaving the mode would record gradients, which nobody asked for.
+            # Leaving the mode would record gradients, which the caller had turned off.
             grad = bool(grad)
         if grad is not None and grad != torch.is_grad_enabled():
             stack.enter_context(torch.set_grad_enabled(grad))

@@ -1,8 +1,8 @@
-"""Does a learner see what it is to predict? Every position is asked again, with other targets from there on.
+"""Does a learner's prediction leak its own target? A check at every position, in one batch.
 
-A learner that looks at the answer has no error, and no average tells. So whoever is measured is asked about
-copies of some episodes, one copy for each position n: there y_n and all pairs behind it are others, x_n and the
-pairs before it as they were. What is predicted up to n must stay.
+A learner that looks at the target has no error, and no average shows why. So every learner that is measured
+also predicts copies of some episodes, one copy for each position n, in which y_n and all later pairs are
+replaced and x_n and the pairs before it are kept. Its predictions up to n must not change.
 
 Shape letters: B episodes, N positions, C copies, each with a cut n; d coordinates.
 """
@@ -50,19 +50,19 @@ def check_causal(
 ) -> None:
     """Refuse a learner whose predictions change with the target that it predicts, or with later pairs.
 
-    It is asked once about a few copies for each position, and only where something changed again: the same
-    question twice, for whoever draws random numbers never answers the same. Of such a one the changes under
-    other pairs must not be larger than those between equal questions, by their ranks.
+    It predicts a few copies for each position. Where a prediction changed, it predicts more copies, and the
+    same input twice, because a learner that draws random numbers never repeats itself. For such a learner the
+    changes under replaced pairs must not rank above those between repeated inputs.
 
     Args:
         name: What the learner is called.
-        respond: Asks it about copies.
+        respond: Predicts copies.
         x: The inputs on which it is measured.
         y: Their targets.
-        said: What it answered to them. Ask before you check: what remembers questions must not have seen them.
-        own_input: Whether x_n is another too, as where a query takes its place.
-        positions: Those that are asked about; all if None.
-        points: Whether x alone is data: the learner says a density of points.
+        said: Its predictions of them, made before this check: a learner with memory must not have seen copies.
+        own_input: Whether x_n is replaced too, as where a query takes its place.
+        positions: Those that are checked; all if None.
+        points: Whether x alone is data: the learner returns a predictive density of points.
 
     Raises:
         UserError: Names the learner, the position, and what changed.

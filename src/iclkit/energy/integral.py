@@ -38,7 +38,7 @@ Rest = ParamSpec("Rest")
 
 
 def _settled(find: Callable[Concatenate[Integral, Rest], T]) -> Callable[Concatenate[Integral, Rest], T]:
-    """A method whose result is kept and must not depend on the flags of whoever asks first."""
+    """A method whose result is kept and must not depend on the flags of the first caller."""
 
     @wraps(find)
     def inside(self: Integral, *arguments: Rest.args, **options: Rest.kwargs) -> T:

@@ -62,7 +62,7 @@ class EnergyLandscape:
         count = 1 if batch is None else batch
         centre, scale = as_tensor(centre, "centre"), as_tensor(scale, "scale")
         if centre.dtype.itemsize < 4:
-            centre = centre.float()  # nobody can solve, integrate or sample in half precision
+            centre = centre.float()  # half precision can neither solve, integrate nor sample
         anchors = None if anchors is None else as_tensor(anchors, "anchors")
         for name, value, axes in (("centre", centre, 1), ("scale", scale, 2), ("anchors", anchors, 2)):
             if value is None:

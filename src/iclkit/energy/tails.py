@@ -102,7 +102,7 @@ def probe(
 
 
 class _Look:
-    """Energies on rays, and how many were asked for."""
+    """Energies on rays, and how many were evaluated."""
 
     def __init__(self, energy: Energy, centre: Tensor, scale: Tensor) -> None:
         self._energy, self._centre, self._scale, self.count = energy, centre, scale, 0
