@@ -8,6 +8,8 @@ nothing of it: the default number type, which torch keeps for the whole process,
 from __future__ import annotations
 
 import contextlib
+import threading
+import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -15,6 +17,8 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+# Reentrant: a quiet block may call what has one too.
+_filters = threading.RLock()
 _AUTOCAST = ("cpu", "cuda", "mps", "xpu")
 # Functions whose result is of the default type whatever they are given, unless they are told a type.
 _FLOATS = {
@@ -172,3 +176,18 @@ def _plain(*values: Any) -> bool:
         elif hasattr(value, "dtype"):
             return False
     return True
+
+
+@contextlib.contextmanager
+def quiet(category: type[Warning] = Warning) -> Iterator[None]:
+    """A block without warnings of a kind, in one thread at a time.
+
+    The filters are those of the whole process. Threads that enter and leave `warnings.catch_warnings` in turn
+    would put back one another's.
+
+    Args:
+        category: The kind.
+    """
+    with _filters, warnings.catch_warnings():
+        warnings.simplefilter("ignore", category)
+        yield

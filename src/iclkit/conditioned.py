@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from iclkit.ambient import neutral, quiet
 from iclkit.arrays import as_tensor
 from iclkit.data import refuse_constant_columns
 from iclkit.energy.chains import Chains, Sampler
@@ -38,6 +39,7 @@ class ConditionedDensity:
         UserError: Rows that the model cannot be conditioned on.
     """
 
+    @neutral()
     def __init__(
         self,
         learner: EnergyDensity,
@@ -52,8 +54,7 @@ class ConditionedDensity:
             learner = dataclasses.replace(learner, transforms=transforms)
         if double:
             learner = dataclasses.replace(learner, network=copy_with_hooks(learner.network).double())
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", UserWarning)  # `check_context` has said it
+        with quiet(UserWarning):  # `check_context` has said it
             self._landscape = learner.condition(context, allow_longer=allow_longer)
 
     @cached_property
@@ -65,11 +66,13 @@ class ConditionedDensity:
         """How the density is normalised, and how well."""
         return self._landscape.log_partition()
 
+    @neutral()
     def log_density(self, points: NDArray[np.float64]) -> NDArray[np.float64]:
         """Log density of points [m, d] in nats, per unit of each column; -inf where it underflows."""
         with torch.no_grad():
             return self._distribution.log_prob(as_tensor(points, "points", allow="infinite")).double().numpy()
 
+    @neutral()
     def sample(
         self, size: int, seed: int, sampler: Sampler | None = None
     ) -> tuple[NDArray[np.float64], Chains]:

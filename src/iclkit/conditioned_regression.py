@@ -16,6 +16,7 @@ from jaxtyping import Float, Int
 from numpy.typing import NDArray
 from torch import Tensor
 
+from iclkit.ambient import neutral
 from iclkit.arrays import as_tensor
 from iclkit.errors import UserError
 from iclkit.learners.trained_regression import TrainedProbabilisticRegressor, TrainedRegressor
@@ -53,6 +54,7 @@ class Predictions:
         """Standard deviations [m], noise included."""
         return self.mixture.stddev.numpy()
 
+    @neutral()
     def quantiles(self, levels: Sequence[float]) -> Array:
         """Values [m, levels] that the target stays below with the given probabilities.
 
@@ -64,6 +66,7 @@ class Predictions:
             raise UserError(f"probabilities of quantiles must lie between 0 and 1, given {list(levels)}")
         return self.mixture.icdf(wanted).T.numpy()
 
+    @neutral()
     def log_density(self, targets: Array) -> Array:
         """Log densities [m] of one target at each point, in nats, per unit of the target.
 
@@ -74,6 +77,7 @@ class Predictions:
             raise UserError("the targets hold NaN; leave those rows out")
         return self.mixture.log_prob(as_tensor(targets, "the targets", allow="infinite").double()).numpy()
 
+    @neutral()
     def sample(self, size: int, seed: int) -> Array:
         """Draw targets [m, size], independently of each other."""
         weights, parts = self.mixture.mixture_distribution.probs, self.mixture.component_distribution
@@ -108,6 +112,7 @@ class ConditionedRegression:
         UserError: Rows that the model cannot be conditioned on.
     """
 
+    @neutral()
     def __init__(
         self,
         learner: TrainedRegressor,
@@ -139,12 +144,14 @@ class ConditionedRegression:
         if orders > 1:
             self._columns = _by_values(self._x, self._y)[self._columns]
 
+    @neutral()
     def predict(self, points: Array) -> Predictions:
         """The distributions of the target at points [m, d] after the whole context."""
         rows = self._rows[:, None, : self._longest]
         parts = self._inputs(points[:, self._kept]).split(_POINTS)
         return self._combined([self._answer(rows, part[None]) for part in parts])
 
+    @neutral()
     def leave_one_out(self) -> Predictions:
         """The distribution of each row's target after the other rows.
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from iclkit.ambient import quiet
 from iclkit.errors import UserError
 
 Array = NDArray[np.float64]
@@ -45,8 +45,7 @@ def random_forest(x: Array, y: Array, points: Array) -> tuple[Array, Array]:
     """200 trees in scikit-learn's default setting; the spread from the rows that trees have not seen."""
     from sklearn.ensemble import RandomForestRegressor
 
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # a row that every tree has seen, which is left out here
+    with quiet():  # a row that every tree has seen, which is left out here
         model = RandomForestRegressor(200, oob_score=True, random_state=0).fit(x, y)
     errors = y - model.oob_prediction_
     return model.predict(points), _spread(points, float(np.sqrt(np.mean(errors**2))))
@@ -58,8 +57,7 @@ def gaussian_process(x: Array, y: Array, points: Array) -> tuple[Array, Array]:
     from sklearn.gaussian_process.kernels import RBF, ConstantKernel, WhiteKernel
 
     kernel = ConstantKernel(1.0, (1e-2, 1e3)) * RBF(2.0, (0.1, 1e3)) + WhiteKernel(0.1, (1e-4, 10.0))
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # scales at the end of their range
+    with quiet():  # scales at the end of their range
         model: Any = GaussianProcessRegressor(kernel, n_restarts_optimizer=2, random_state=0).fit(x, y)
         mean, std = model.predict(points, return_std=True)
     return mean, std  # noise included: it is part of the covariance

@@ -12,6 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from iclkit.ambient import neutral
 from iclkit.analysis.causality import check_causal
 from iclkit.errors import UserError
 from iclkit.learners import REGRESSION_LEARNERS, RegressionLearner
@@ -51,6 +52,7 @@ class Questions:
         return tuple(range(self.x.shape[1]))
 
 
+@neutral()
 def ask(
     task: RegressionTask, points: int = 40, episodes: int = 256, generator: torch.Generator | None = None
 ) -> Questions:
@@ -115,7 +117,7 @@ def answers(learner: RegressionLearner, asked: Questions) -> Float[Tensor, "B N"
     """
     parts = []
     with torch.no_grad():
-        for rows in torch.arange(len(asked.x)).split(_AT_ONCE):
+        for rows in torch.arange(len(asked.x), device=asked.x.device).split(_AT_ONCE):
             x, y = moved(learner, asked.x[rows], asked.y[rows])
             if asked.queries is asked.x:
                 said = learner.predict(x, y)
@@ -131,7 +133,7 @@ def answers_after(learner: RegressionLearner, asked: Questions, sizes: list[int]
     """A learner's predictions at the queries that follow some context sizes alone; raises as `answers`."""
     parts, longest = [], max(sizes)
     with torch.no_grad():
-        for rows in torch.arange(len(asked.x)).split(_AT_ONCE):
+        for rows in torch.arange(len(asked.x), device=asked.x.device).split(_AT_ONCE):
             x, y = moved(learner, asked.x[rows, :longest], asked.y[rows, :longest])
             (queries,) = moved(learner, asked.queries[rows][:, sizes, None])
             parts.append(learner.predict_queries(x, y, queries, sizes)[..., 0].to(asked.x.device))
@@ -192,7 +194,7 @@ def check_learner(
     def respond(x: Tensor, y: Tensor, rows: Tensor) -> Tensor:
         return answers(learner, Questions(x, y, x if queries is None else queries[rows], None, y, None))
 
-    before = respond(x.clone(), y.clone(), torch.arange(len(x))) if said is None else said[few]
+    before = respond(x.clone(), y.clone(), torch.arange(len(x), device=x.device)) if said is None else said[few]
     check_causal(name, respond, x, y, before, own_input=queries is not None)
 
 

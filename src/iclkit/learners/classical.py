@@ -7,7 +7,6 @@ one regularisation suit all columns; densities come back in the data's own units
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -16,6 +15,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from iclkit.ambient import neutral, quiet
 from iclkit.errors import UserError
 from iclkit.learners.base import DensityLearner
 from iclkit.learners.mixture_predictive import MixturePredictive, stack_components
@@ -24,6 +24,7 @@ from iclkit.learners.mixture_predictive import MixturePredictive, stack_componen
 class FittedLearner(DensityLearner):
     """A learner that fits a mixture to each prefix, of at least two points, after standardising it."""
 
+    @neutral()
     def predictives(
         self, x: Float[Tensor, "B N d"], prefixes: Sequence[int] | None = None
     ) -> MixturePredictive:
@@ -202,9 +203,8 @@ class GaussianMixtureLearner(FittedLearner):
         most = max(1, min(self.max_components, z.shape[1] // (z.shape[2] + 1)))
         found = []
         for points in z.detach().cpu().double().numpy():
-            with warnings.catch_warnings():
-                # A fit that stopped early, or repeated points, only makes for a worse BIC.
-                warnings.simplefilter("ignore", ConvergenceWarning)
+            # A fit that stopped early, or repeated points, only makes for a worse BIC.
+            with quiet(ConvergenceWarning):
                 fits = [
                     GaussianMixture(
                         k,
@@ -261,8 +261,7 @@ class DirichletMixtureLearner(FittedLearner):
         )
         found = []
         for points in z.detach().cpu().double().numpy():
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore", ConvergenceWarning)
+            with quiet(ConvergenceWarning):
                 fresh: Any = clone(mixture)
                 found.append(fresh.fit(points))
         return _components(found, most, z)

@@ -15,6 +15,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from iclkit.ambient import neutral
 from iclkit.errors import UserError
 from iclkit.learners.base import DensityLearner
 from iclkit.learners.mixture_predictive import MixturePredictive, stack_components
@@ -40,6 +41,7 @@ class EnumerationBayes(DensityLearner):
     def dim(self) -> int:  # pyright: ignore[reportIncompatibleVariableOverride]
         return self.task.dim
 
+    @neutral()
     def predictives(
         self, x: Float[Tensor, "B N d"], prefixes: Sequence[int] | None = None
     ) -> MixturePredictive:

@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from iclkit.ambient import neutral
 from iclkit.errors import UserError
 from iclkit.learners.base import DensityLearner, Predictive
 from iclkit.learners.latent_moves import KINDS, LatentMoves
@@ -93,6 +94,7 @@ class LatentSMC(DensityLearner):
     def dim(self) -> int:  # pyright: ignore[reportIncompatibleVariableOverride]
         return self.task.dim
 
+    @neutral()
     def predictives(self, x: Float[Tensor, "B N d"], prefixes: Sequence[int] | None = None) -> IslandPredictive:
         x, lengths = self._given(x, prefixes)
         wanted = set(lengths)

@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from iclkit.ambient import neutral
 from iclkit.errors import UserError
 from iclkit.learners.base import DensityLearner
 from iclkit.learners.conjugate import AssignmentPrior, ComponentFamily, Density
@@ -48,6 +49,7 @@ class MixtureFilter(DensityLearner):
         if self.particles < 1:
             raise UserError(f"particles must be at least 1, given {self.particles}")
 
+    @neutral()
     def predictives(
         self, x: Float[Tensor, "B N d"], prefixes: Sequence[int] | None = None
     ) -> MixturePredictive:

@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from iclkit.ambient import neutral
 from iclkit.arrays import as_tensor
 from iclkit.learners.base import Predictive
 
@@ -40,6 +41,7 @@ class MixturePredictive(Predictive):
         """Whether every component has one scale for all axes."""
         return self.whiten.ndim == self.log_weights.ndim
 
+    @neutral()
     def log_prob(self, candidates: Float[Tensor, "B P K d"] | Any) -> Float[Tensor, "B P K"]:
         candidates = as_tensor(candidates, "candidates", allow="infinite")
         batch, prefixes, count, dim = candidates.shape
@@ -70,6 +72,7 @@ class MixturePredictive(Predictive):
         ]
         return torch.cat(scored).view(batch, prefixes, count)
 
+    @neutral()
     def sample(self, size: int, generator: torch.Generator | None = None) -> Float[Tensor, "B P K d"]:
         batch, prefixes, _, dim = self.means.shape
         weights = self.log_weights.exp().flatten(0, 1)

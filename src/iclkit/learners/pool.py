@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from iclkit.ambient import neutral
 from iclkit.arrays import as_tensor
 from iclkit.learners.base import DensityLearner, Predictive
 from iclkit.tasks import FinitePool, Mixtures
@@ -60,6 +61,7 @@ class PoolBayes(DensityLearner):
     def dim(self) -> int:  # pyright: ignore[reportIncompatibleVariableOverride]
         return self.pool.dim
 
+    @neutral()
     def predictives(self, x: Float[Tensor, "B N d"], prefixes: Sequence[int] | None = None) -> PoolPredictive:
         x, lengths = self._given(x, prefixes)
         joint = self._joint(x[:, : max(lengths)])

@@ -6,12 +6,14 @@ import inspect
 import operator
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, cast
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from iclkit.ambient import neutral
 from iclkit.arrays import as_tensor
 from iclkit.errors import UserError
 
@@ -32,6 +34,10 @@ class RegressionLearner(ABC):
     device: torch.device | None = None
     """Where its arguments must be; None for anywhere."""
 
+    def _around(self) -> AbstractContextManager[None]:
+        """What predictions are made in: no autocast, default type or device of the caller."""
+        return neutral()
+
     @abstractmethod
     def _predict(self, x: Float[Tensor, "B N d"], y: Float[Tensor, "B N"]) -> Float[Tensor, "B N"]:
         """`predict`, after the arguments have been checked."""
@@ -49,9 +55,10 @@ class RegressionLearner(ABC):
         Raises:
             UserError: Tensors of another shape, type or device, with NaN or infinite values, or too long.
         """
-        x, y = as_pairs(x, y, device=self.device)
-        check_pairs(x, y, self.dim, self.limit)
-        return self._predict(x, y)
+        with self._around():
+            x, y = as_pairs(x, y, device=self.device)
+            check_pairs(x, y, self.dim, self.limit)
+            return self._predict(x, y)
 
     def predict_queries(
         self,
@@ -74,9 +81,10 @@ class RegressionLearner(ABC):
         Raises:
             UserError: As `predict`; or prefixes that are not in 0..N, or not as many as the queries.
         """
-        x, y, queries = as_pairs(x, y, queries, device=self.device)
-        chosen = check_queries(x, y, queries, prefixes, self.dim, self.limit)
-        return self._predict_queries(x, y, queries, chosen)
+        with self._around():
+            x, y, queries = as_pairs(x, y, queries, device=self.device)
+            chosen = check_queries(x, y, queries, prefixes, self.dim, self.limit)
+            return self._predict_queries(x, y, queries, chosen)
 
     def _predict_queries(self, x: Tensor, y: Tensor, queries: Tensor, prefixes: list[int]) -> Tensor:
         """By the contract alone: each query takes the place of the point that follows its prefix."""
@@ -117,10 +125,11 @@ class LinearLearner(RegressionLearner):
         Raises:
             UserError: As `predict_queries`.
         """
-        x, y = as_pairs(x, y, device=self.device)
-        check_pairs(x, y, self.dim, self.limit)
-        chosen = range(x.shape[1]) if prefixes is None else prefixes
-        return self._weights(x, y, check_prefixes(chosen, x.shape[1], self.limit))
+        with self._around():
+            x, y = as_pairs(x, y, device=self.device)
+            check_pairs(x, y, self.dim, self.limit)
+            chosen = range(x.shape[1]) if prefixes is None else prefixes
+            return self._weights(x, y, check_prefixes(chosen, x.shape[1], self.limit))
 
     def _predict(self, x: Float[Tensor, "B N d"], y: Float[Tensor, "B N"]) -> Float[Tensor, "B N"]:
         return (self._weights(x, y, list(range(x.shape[1]))) * x).sum(-1)
@@ -144,14 +153,16 @@ class ProbabilisticLearner(RegressionLearner):
         Raises:
             UserError: As `predict`.
         """
-        x, y = as_pairs(x, y, device=self.device)
-        check_pairs(x, y, self.dim, self.limit)
-        return self._distribution(x, y)
+        with self._around():
+            x, y = as_pairs(x, y, device=self.device)
+            check_pairs(x, y, self.dim, self.limit)
+            return self._distribution(x, y)
 
     def log_prob(self, x: Float[Tensor, "B N d"], y: Float[Tensor, "B N"]) -> Float[Tensor, "B N"]:
         """log p(y_n | x_n, pairs before n), in nats."""
-        x, y = as_pairs(x, y, device=self.device)
-        return self.distribution(x, y).log_prob(y)
+        with self._around():
+            x, y = as_pairs(x, y, device=self.device)
+            return self.distribution(x, y).log_prob(y)
 
 
 class CallableLearner(RegressionLearner):
@@ -165,6 +176,10 @@ class CallableLearner(RegressionLearner):
     def __init__(self, function: Callable[[Tensor, Tensor], Tensor], name: str | None = None) -> None:
         self.function = function
         self.name = name or getattr(function, "__name__", type(function).__name__)
+
+    def _around(self) -> AbstractContextManager[None]:
+        # A user's function may need what the user has set, as a default device.
+        return nullcontext()
 
     @property
     def device(self) -> torch.device | None:  # pyright: ignore[reportIncompatibleVariableOverride]

@@ -225,9 +225,10 @@ class TrainedProbabilisticRegressor(TrainedRegressor, ProbabilisticLearner):  # 
         Raises:
             UserError: As `predict_queries`.
         """
-        x, y, queries = as_pairs(x, y, queries, device=self.device)
-        chosen = check_queries(x, y, queries, prefixes, self.dim, self.limit)
-        return _mixture(self._answer(x, y, queries, chosen))
+        with self._around():
+            x, y, queries = as_pairs(x, y, queries, device=self.device)
+            chosen = check_queries(x, y, queries, prefixes, self.dim, self.limit)
+            return _mixture(self._answer(x, y, queries, chosen))
 
 
 def trained_regressor(network: InContextRegressor, **fields: Any) -> TrainedRegressor:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import warnings
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -11,6 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from iclkit.ambient import quiet
 from iclkit.errors import UserError
 
 LogDensity = Callable[[NDArray[np.float64]], NDArray[np.float64]]  # points [m, d] -> nats [m]
@@ -67,8 +67,7 @@ def render(figure: Figure, kind: str) -> bytes:
         kind: ".png", ".pdf" or ".svg".
     """
     content = io.BytesIO()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # a column's name may have letters that the font lacks
+    with quiet():  # a column's name may have letters that the font lacks
         figure.savefig(content, format=kind.lstrip("."))
     return content.getvalue()
 
