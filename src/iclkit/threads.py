@@ -2,7 +2,7 @@
 
 Operations of some ten microseconds gain little from a second thread. Where another process has taken its
 processor, the first one spins at each barrier until the second is scheduled again, and a call of thousands of
-such operations takes tens of times longer.
+such operations takes several times longer.
 """
 
 from __future__ import annotations
