@@ -27,6 +27,7 @@ from iclkit.report.card import write_card
 from iclkit.report.demo import write_demo
 from iclkit.report.figures import Panel, Window, curves, landscapes, png, sample_rows
 from iclkit.report.html import Page
+from iclkit.report.sections import fitted
 from iclkit.tasks import BroadMixtures, GaussianMixtures
 from iclkit.training import EnergyConfig, Recipe, recipe_named
 from iclkit.training.models import load, save_model
@@ -130,6 +131,20 @@ def test_names_at_the_ends_of_curves_do_not_overlap():
     assert len(heights) == 5
     assert min(np.diff(heights)) >= 0.06 * (high - low)
     assert heights[0] >= low - 1e-9
+
+
+@pytest.mark.parametrize("first", [0, 1])
+def test_every_curve_is_drawn_however_many_there_are(first: int):
+    values = torch.randn(30, 3, generator=seeded()).double()
+    lines = {f"line {i}": Curve((1, 2, 4), values + i) for i in range(12)}
+    (axes,) = curves(lines, "quantity", first=first).axes
+    assert len(axes.lines) == 12
+    named = {text.get_text() for text in axes.texts if isinstance(text, Annotation)}
+    assert named == set(lines)
+
+
+def test_the_demo_compares_with_the_strongest_baselines():
+    assert {"Student-t", "Student-t + kernels"} <= set(fitted("mixture"))
 
 
 def test_figures_leave_matplotlibs_settings_alone():

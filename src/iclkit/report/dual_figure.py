@@ -26,7 +26,8 @@ def feature_error_figure(lines: Mapping[str, FeatureErrors]) -> Figure:
     """
     figure = Figure(figsize=(7.6, 5.0), dpi=_DPI, layout="constrained")
     axes = figure.add_subplot()
-    for (name, found), colour in zip(lines.items(), COLOURS[1:], strict=False):
+    for i, (name, found) in enumerate(lines.items(), 1):
+        colour = COLOURS[i % len(COLOURS)]
         counts = np.array(found.counts)
         for errors in found.errors.numpy():
             axes.plot(counts, errors, ".", color=colour, alpha=0.25, markersize=5)

@@ -21,7 +21,7 @@ from iclkit.errors import UserError
 
 INK = "#23252b"
 SAMPLE = "#d1224f"
-COLOURS = ("#23252b", "#0b7285", "#d9822b", "#7a4fb0", "#5c940d")
+COLOURS = ("#23252b", "#0b7285", "#d9822b", "#7a4fb0", "#5c940d", "#c2255c", "#1864ab", "#846358")
 _MAP = "viridis"
 _DPI = 160
 # For the ground under samples: the same order of lightness, without colours that compete with theirs.
@@ -151,7 +151,8 @@ def curves(
     if ceiling is not None:
         axes.axhline(ceiling[1], color="#9aa0ac", linewidth=1.2, linestyle=(0, (4, 3)), zorder=1)
         ends.append((ceiling[1], ceiling[0], "#6b7280"))
-    for (name, curve), colour in zip(lines.items(), COLOURS[first:], strict=False):
+    for i, (name, curve) in enumerate(lines.items(), first):
+        colour = COLOURS[i % len(COLOURS)]
         interval = curve.interval()
         x = [place[n] for n in curve.context_sizes]
         axes.fill_between(x, interval.low, interval.high, color=colour, alpha=0.16, linewidth=0)

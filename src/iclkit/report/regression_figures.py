@@ -115,7 +115,8 @@ def interpolation_figure(lines: Mapping[str, Interpolation], ends: tuple[str, st
     figure = Figure(figsize=(7.2, 4.6), dpi=_DPI, layout="constrained")
     axes = figure.add_subplot()
     highest = 0.0
-    for (name, line), colour in zip(lines.items(), COLOURS, strict=False):
+    for i, (name, line) in enumerate(lines.items()):
+        colour = COLOURS[i % len(COLOURS)]
         interval = line.interval()
         axes.fill_between(line.fractions, interval.low, interval.high, color=colour, alpha=0.15, linewidth=0)
         label = f"{name}: barrier {cell(line.barrier())}"
